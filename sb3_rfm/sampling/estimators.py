@@ -1,0 +1,191 @@
+"""The front door: an estimator by its name, and the posterior means of any unnormalised density."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch as th
+from torch import Tensor
+
+from sb3_rfm.sampling.bounded import Bounded
+from sb3_rfm.sampling.control_variates import Coefficient, Diagonal, Fixed, Isotropic
+from sb3_rfm.sampling.interpolants import INTERPOLANTS, Coefficients, Interpolant, InterpolantLike
+from sb3_rfm.sampling.parametrizations import EndPoints
+from sb3_rfm.sampling.posteriors import Estimator, LangevinStein, LogDensity, evaluate
+from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
+
+# name -> what makes the estimator from its number of particles
+ESTIMATORS: dict[str, Callable[[int], Estimator]] = {
+    "noise": partial(LangevinStein, Fixed()),
+    "gradient": partial(LangevinStein, Fixed(1.0)),
+    "isotropic": partial(LangevinStein, Isotropic()),
+    "diagonal": partial(LangevinStein, Diagonal()),
+    "diagonal_centred": partial(LangevinStein, Diagonal(centred=True, ridge=1e-4, clip=2.0)),
+    "bounded": Bounded,
+}
+EstimatorLike = str | float | Coefficient | Estimator
+
+
+def make_estimator(estimator: EstimatorLike, n_particles: int) -> Estimator:
+    """
+    An estimator from its name.
+
+    :param estimator: "noise" (eta = 0), "gradient" (eta = 1), a number (that eta), "isotropic"
+        (eq. 21), "diagonal" (eq. 20), "diagonal_centred" (the authors' released form: centred
+        score, ridge 1e-4, coefficient within ±2), "bounded" (Stein kernel on a box, our own),
+        a coefficient's object, or an estimator's
+    :param n_particles: K; an estimator's object keeps its own
+    :return: the estimator
+    """
+    require_int("n_particles", n_particles)
+    if isinstance(estimator, int | float):
+        require_float("estimator", estimator)
+        estimator = Fixed(float(estimator))
+    if isinstance(estimator, Coefficient):
+        return LangevinStein(estimator, n_particles)
+    names = {name: partial(make, n_particles) for name, make in ESTIMATORS.items()}
+    return Registry[Estimator]("estimator", names).resolve(estimator, Estimator)
+
+
+@dataclass(frozen=True)
+class PosteriorMean:
+    """
+    What :func:`posterior_mean` returns.
+
+    :param x_0: estimate of ``E[X_0 | x_t]``, (B, D)
+    :param x_1: estimate of ``E[X_1 | x_t]``, (B, D)
+    :param velocity: ``d_alpha x_1 + d_beta x_0``, the marginal velocity (eq. 9), (B, D)
+    :param ess: effective sample size of the weights, (B)
+    :param coefficient: the control variate's coefficient, (B, D)
+    """
+
+    x_0: Tensor
+    x_1: Tensor
+    velocity: Tensor
+    ess: Tensor
+    coefficient: Tensor
+
+
+@th.no_grad()
+def posterior_mean(
+    log_density: LogDensity,
+    x_t: Tensor,
+    t: float | Tensor,
+    *,
+    interpolant: InterpolantLike = "linear",
+    estimator: EstimatorLike = "diagonal",
+    n_particles: int = 64,
+    bounds: tuple[float, float] | None = None,
+    policy_samples: Tensor | None = None,
+    generator: th.Generator | None = None,
+) -> PosteriorMean:
+    """
+    Estimate ``E[X_0 | x_t]`` and ``E[X_1 | x_t]`` for ``X_1 ~ exp(log_density)`` (RFM, eq. 14-25).
+
+    No sample of the target is needed.
+
+    >>> gaussian = lambda x: -0.5 * ((x - 1.0) / 0.5).square().sum(-1)
+    >>> x_t = th.zeros(3, 2)
+    >>> estimate = posterior_mean(gaussian, x_t, 0.5, estimator="diagonal_centred", n_particles=512)
+    >>> exact = (1 / 0.25) / (1 / 0.25 + 1)  # the linear path at t = 1/2: a product of Gaussians
+    >>> bool((estimate.x_1 - exact).abs().max() < 0.01)
+    True
+
+    :param log_density: unnormalised log-density of the target, (*S, D) -> (*S); called with
+        (K, B, D)
+    :param x_t: the mix of noise and action, (B, D), a floating dtype
+    :param t: time in (0, 1], a number, () or (B)
+    :param interpolant: "linear", "vp_cosine", "vp_linear", "ve", or an object
+    :param estimator: a name, a number (fixed eta) or an object, see :func:`make_estimator`
+    :param n_particles: K
+    :param bounds: (low, high) of the box that holds the target, for "bounded" (ours) and "noise"
+        (whose weights are then zero outside); the others are biased at walls
+    :param policy_samples: guesses at the target, (B, M, D), that guide "bounded"; the others
+        ignore them
+    :param generator: random generator; torch's global one by default
+    :return: the means, the velocity, the effective sample size and the coefficient; nothing
+        requires grad
+    :raises ValueError: a bad shape, time, name or number
+    :raises TypeError: an argument of the wrong type
+    """
+    time = _checked_time(t, x_t)
+    coefficients = INTERPOLANTS.resolve(interpolant, Interpolant)(time)
+    made = make_estimator(estimator, n_particles)
+    made.check_support(bounds is not None)
+    guide = None if policy_samples is None else _checked_guide(policy_samples, x_t)
+    if bounds is None or isinstance(made, LangevinStein):
+        at_zero = "alpha(t) > 0: at alpha = 0 the noise says nothing about the action"
+        require(bool((coefficients.alpha > 0).all()), "t", t, at_zero)
+        density = log_density if bounds is None else _restricted(log_density, bounds)
+        posterior = made(density, coefficients, x_t, generator, guide)
+        ends, ess, coefficient = posterior.mean, posterior.ess, posterior.coefficient
+    else:
+        require(bool((coefficients.beta > 0).all()), "t", t, "beta(t) > 0 for a bounded estimator")
+        ends, ess, coefficient = _on_unit_box(
+            made, log_density, coefficients, x_t, bounds, guide, generator
+        )
+    velocity = coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0
+    return PosteriorMean(ends.x_0, ends.x_1, velocity, ess, coefficient)
+
+
+def _on_unit_box(
+    estimator: Estimator,
+    log_density: LogDensity,
+    coefficients: Coefficients,
+    x_t: Tensor,
+    bounds: tuple[float, float],
+    guide: Tensor | None,
+    generator: th.Generator | None,
+) -> tuple[EndPoints, Tensor, Tensor]:
+    """An estimator of [-1, 1]^d on ``x = centre + half y``: ``beta`` becomes ``beta / half``."""
+    low, high = _checked_bounds(bounds)
+    centre, half = (low + high) / 2, (high - low) / 2
+
+    def scaled(y: Tensor) -> Tensor:
+        return evaluate(log_density, centre + half * y)
+
+    y_t = (x_t - coefficients.alpha * centre) / half
+    unit = coefficients._replace(beta=coefficients.beta / half, d_beta=coefficients.d_beta / half)
+    samples = None if guide is None else (guide - centre) / half
+    posterior = estimator(scaled, unit, y_t, generator, samples)
+    ends = posterior.mean
+    return ends._replace(x_1=centre + half * ends.x_1), posterior.ess, posterior.coefficient
+
+
+def _checked_time(t: float | Tensor, x_t: Tensor) -> Tensor:
+    """``t`` in the dtype of ``x_t``, as () or (B, 1); refuses a bad ``x_t`` or ``t``."""
+    if not isinstance(x_t, Tensor):
+        raise TypeError(f"x_t must be a tensor; got {type(x_t).__name__}")
+    floating = x_t.ndim == 2 and x_t.is_floating_point()
+    require(floating, "x_t", (tuple(x_t.shape), x_t.dtype), "shape (B, D), a floating dtype")
+    if not isinstance(t, Tensor):
+        require_float("t", t, 0.0, 1.0)
+    time = th.as_tensor(t, dtype=x_t.dtype, device=x_t.device)
+    shapes = f"a scalar or shape ({len(x_t)},)"
+    require(time.shape in {(), x_t.shape[:1]}, "t", tuple(time.shape), shapes)
+    require(bool(((time >= 0) & (time <= 1)).all()), "t", t, "0 <= t <= 1")
+    return time if time.ndim == 0 else time[:, None]
+
+
+def _checked_guide(samples: Tensor, x_t: Tensor) -> Tensor:
+    """Policy samples (B, M, D) with the particles' axis first."""
+    batch, dim = x_t.shape
+    matches = samples.ndim == 3 and samples.shape[0] == batch and samples.shape[2] == dim
+    require(matches, "policy_samples", tuple(samples.shape), f"shape ({batch}, M, {dim})")
+    return samples.to(x_t).transpose(0, 1)
+
+
+def _checked_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
+    """The two walls of the box."""
+    require(len(bounds) == 2 and bounds[0] < bounds[1], "bounds", bounds, "(low, high), low < high")
+    return bounds
+
+
+def _restricted(log_density: LogDensity, bounds: tuple[float, float]) -> LogDensity:
+    """The log-density, -inf outside the bounds."""
+    low, high = _checked_bounds(bounds)
+
+    def restricted(x: Tensor) -> Tensor:
+        return th.where(((x >= low) & (x <= high)).all(-1), evaluate(log_density, x), -th.inf)
+
+    return restricted

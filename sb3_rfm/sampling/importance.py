@@ -1,0 +1,45 @@
+"""Self-normalised importance sampling: weights, effective sample size, mean (axis 0: particles)."""
+
+import torch as th
+from torch import Tensor
+
+
+def normalised_weights(log_w: Tensor) -> Tensor:
+    """
+    ``w_i = exp(log w_i) / sum_k exp(log w_k)`` over axis 0 (RFM, eq. 14).
+
+    Where no particle has mass (every log-weight -inf) the weights are uniform: the proposal's own
+    average.
+
+    :param log_w: unnormalised log-weights, (K, *S); NaN counts as no mass
+    :return: weights of the same shape, summing to one over axis 0
+    """
+    log_w = log_w.nan_to_num(nan=-th.inf, posinf=th.finfo(log_w.dtype).max, neginf=-th.inf)
+    no_mass = th.isneginf(log_w.amax(0, keepdim=True))
+    return th.softmax(th.where(no_mass, 0.0, log_w), dim=0)
+
+
+def effective_sample_size(log_w: Tensor) -> Tensor:
+    """
+    ``1 / sum_i w_i²``, between 1 (one particle carries all) and K (equal weights).
+
+    >>> effective_sample_size(th.zeros(8, 1))
+    tensor([8.])
+
+    :param log_w: unnormalised log-weights, (K, *S)
+    :return: (*S)
+    """
+    return 1 / normalised_weights(log_w).square().sum(0)
+
+
+def weighted_mean(weights: Tensor, values: Tensor) -> Tensor:
+    """
+    ``sum_i w_i v_i``.
+
+    A particle of weight zero counts for nothing, whatever its value (inf and NaN too).
+
+    :param weights: (K, B), summing to one over axis 0
+    :param values: (K, B, D)
+    :return: (B, D)
+    """
+    return th.einsum("kb,kbd->bd", weights, values.masked_fill((weights == 0).unsqueeze(-1), 0.0))

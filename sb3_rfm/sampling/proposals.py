@@ -1,0 +1,72 @@
+"""Where the particles come from: draws of (x_0, x_1) tied by ``x_t``, and the log-ratio p_0 / q."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch as th
+from torch import Tensor
+
+from sb3_rfm.sampling.interpolants import Coefficients
+from sb3_rfm.sampling.sources import Gaussian, Source
+
+
+class Particles(NamedTuple):
+    """
+    K draws for each of B points ``x_t``; ``alpha x_1 + beta x_0 = x_t`` holds for each.
+
+    :param x_0: noise, (K, B, D)
+    :param x_1: action, (K, B, D)
+    :param log_ratio: ``log p_0(x_0) - log q(x_0)``, (K, B), up to a constant in each column
+    """
+
+    x_0: Tensor
+    x_1: Tensor
+    log_ratio: Tensor
+
+
+class Proposal(ABC):
+    """A law q of the noise given ``x_t``."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        coefficients: Coefficients,
+        x_t: Tensor,
+        n_particles: int,
+        generator: th.Generator | None = None,
+    ) -> Particles:
+        """
+        Draw particles.
+
+        :param coefficients: the interpolant at the time of ``x_t``, each () or (B, 1)
+        :param x_t: (B, D)
+        :param n_particles: K
+        :param generator: random generator; torch's global one by default
+        :return: the particles
+        """
+
+
+@dataclass(frozen=True)
+class Prior(Proposal):
+    """
+    ``q = p_0``: the weights are the target's density alone, ``w_i ∝ p_1(x_1)`` (eq. 14).
+
+    The paper's choice. ``x_1 = (x_t - beta x_0) / alpha`` spreads like ``beta / alpha``: at small t
+    few particles have any weight, and at alpha = 0 none is defined.
+
+    :param source: the law p_0
+    """
+
+    source: Source = field(default_factory=Gaussian)
+
+    def __call__(
+        self,
+        coefficients: Coefficients,
+        x_t: Tensor,
+        n_particles: int,
+        generator: th.Generator | None = None,
+    ) -> Particles:
+        x_0 = self.source.sample((n_particles, *x_t.shape), like=x_t, generator=generator)
+        x_1 = (x_t - coefficients.beta * x_0) / coefficients.alpha
+        return Particles(x_0, x_1, th.zeros(x_0.shape[:-1], dtype=x_t.dtype, device=x_t.device))

@@ -1,0 +1,216 @@
+"""How actions are drawn: solvers that carry noise (t = 0) to an action (t = 1) along a velocity."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch as th
+from torch import Tensor
+
+from sb3_rfm.sampling.interpolants import Coefficients, Interpolant
+from sb3_rfm.sampling.parametrizations import EndPoints, Velocity
+from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
+from sb3_rfm.sampling.sources import Gaussian
+
+VelocityField = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    One step of a solver.
+
+    :param t: time before, ()
+    :param t_next: time after, ()
+    :param now: the interpolant before
+    :param then: the interpolant after
+    :param last: whether this step ends the grid, where some velocities are not defined
+    """
+
+    t: Tensor
+    t_next: Tensor
+    now: Coefficients
+    then: Coefficients
+    last: bool
+
+
+class Solver(ABC):
+    """A rule for one step; the velocity is never evaluated at the last time of the grid."""
+
+    @abstractmethod
+    def step(
+        self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
+    ) -> Tensor:
+        """
+        Carry ``x`` from ``step.t`` to ``step.t_next``.
+
+        :param velocity: (B, D), () -> (B, D)
+        :param x: (B, D)
+        :param step: the step
+        :param generator: random generator
+        :return: (B, D)
+        """
+
+    def deterministic(self) -> "Solver":
+        """The same solver without its noise: same marginals in the limit of many steps."""
+        return self
+
+    def solve(
+        self,
+        velocity: VelocityField,
+        x: Tensor,
+        interpolant: Interpolant,
+        steps: int,
+        t_range: tuple[float, float] = (0.0, 1.0),
+        generator: th.Generator | None = None,
+    ) -> Tensor:
+        """
+        Integrate over a uniform time grid.
+
+        :param velocity: marginal velocity, (B, D), () -> (B, D): a network or an estimator
+        :param x: the state at the first time: ``beta(t) x_0`` where alpha(t) is small, (B, D)
+        :param interpolant: the interpolant the velocity belongs to
+        :param steps: number of steps
+        :param t_range: first and last time, 0 <= first < last <= 1
+        :param generator: random generator; torch's global one by default
+        :return: the state at the last time, (B, D)
+        :raises ValueError: no steps, or times that are not in order within [0, 1]
+        """
+        require_int("steps", steps)
+        require(
+            len(t_range) == 2 and 0 <= t_range[0] < t_range[1] <= 1,
+            "t_range",
+            t_range,
+            "(first, last) with 0 <= first < last <= 1",
+        )
+        times = th.linspace(*t_range, steps + 1, dtype=x.dtype, device=x.device)
+        coefficients = interpolant(times)
+        for i in range(steps):
+            step = Step(
+                times[i],
+                times[i + 1],
+                coefficients.at(i),
+                coefficients.at(i + 1),
+                last=i == steps - 1,
+            )
+            x = self.step(velocity, x, step, generator)
+        return x
+
+
+@dataclass(frozen=True)
+class Euler(Solver):
+    """``x + h u(x, t)``: first order."""
+
+    def step(
+        self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
+    ) -> Tensor:
+        return x + (step.t_next - step.t) * velocity(x, step.t)
+
+
+@dataclass(frozen=True)
+class Heun(Solver):
+    """
+    The explicit trapezoidal rule: second order, two velocities a step.
+
+    The last step is Euler's (the velocity at t = 1 may not exist), which keeps the order (Karras et
+    al. 2022).
+    """
+
+    def step(
+        self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
+    ) -> Tensor:
+        h, u = step.t_next - step.t, velocity(x, step.t)
+        x_euler = x + h * u
+        if step.last:
+            return x_euler
+        return x + 0.5 * h * (u + velocity(x_euler, step.t_next))
+
+
+@dataclass(frozen=True)
+class DDIM(Solver):
+    """
+    Mix the predictions anew: ``x_s = alpha_s x̂_1 + sqrt(beta_s² - v) x̂_0 + sqrt(v) eps``.
+
+    ``v = stochasticity² beta_s² (1 - (alpha_t beta_s / (alpha_s beta_t))²)`` (Song et al. 2021,
+    eq. 12). Stochasticity 0 is DDIM, 1 is DDPM's ancestral sampling. At t = 1 it lands on the
+    predicted action itself.
+
+    :param stochasticity: share of the ancestral noise, in [0, 1]; where it is not 0 a Gaussian
+        source is assumed
+    """
+
+    stochasticity: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_float("stochasticity", self.stochasticity, 0.0, 1.0)
+
+    def deterministic(self) -> "DDIM":
+        return DDIM(0.0)
+
+    def step(
+        self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
+    ) -> Tensor:
+        now, then = step.now, step.then
+        ends = Velocity().end_points(now, x, velocity(x, step.t))
+        if self.stochasticity == 0:
+            return then.alpha * ends.x_1 + then.beta * ends.x_0
+        kept = now.alpha * then.beta / (then.alpha * now.beta)
+        variance = self.stochasticity**2 * then.beta**2 * (1 - kept**2)
+        noise = Gaussian().sample(tuple(x.shape), like=x, generator=generator)
+        return (
+            then.alpha * ends.x_1
+            + (then.beta**2 - variance).sqrt() * ends.x_0
+            + variance.sqrt() * noise
+        )
+
+
+def ancestral() -> DDIM:
+    """DDPM's ancestral sampling: :class:`DDIM` with all of its noise."""
+    return DDIM(1.0)
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(Solver):
+    """
+    The SDE with the same marginals: ``dx = (u + g²/2 score) dt + g dW``.
+
+    ``g² = -2 stochasticity beta d_beta``. With ``score = -x̂_0 / beta`` the drift is
+    ``d_alpha x̂_1 + (1 + stochasticity) d_beta x̂_0``: nothing is divided by beta. Stochasticity 1 is
+    the variance-exploding diffusion, 0 is Euler.
+
+    :param stochasticity: scale of g², at least 0; a Gaussian source is assumed
+    """
+
+    stochasticity: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_float("stochasticity", self.stochasticity, 0.0)
+
+    def deterministic(self) -> "EulerMaruyama":
+        return EulerMaruyama(0.0)
+
+    def step(
+        self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
+    ) -> Tensor:
+        h, u, now = step.t_next - step.t, velocity(x, step.t), step.now
+        if self.stochasticity == 0:
+            return x + h * u
+        ends: EndPoints = Velocity().end_points(now, x, u)
+        drift = u + self.stochasticity * now.d_beta * ends.x_0
+        scale = (-2 * self.stochasticity * now.beta * now.d_beta * h).sqrt()
+        return (
+            x + h * drift + scale * Gaussian().sample(tuple(x.shape), like=x, generator=generator)
+        )
+
+
+SOLVERS = Registry[Solver](
+    "solver",
+    {
+        "euler": Euler,
+        "heun": Heun,
+        "ddim": DDIM,
+        "ancestral": ancestral,
+        "euler_maruyama": EulerMaruyama,
+    },
+)
+SolverLike = str | Solver

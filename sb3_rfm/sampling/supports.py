@@ -1,0 +1,93 @@
+"""Where the target lives, and how a point of the flow becomes an action in the box [-1, 1]^d."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch as th
+from torch import Tensor
+from torch.nn import functional as F
+
+from sb3_rfm.sampling.registry import Registry, require, require_float
+
+
+class Support(ABC):
+    """A map from the flow's space to actions, with its Jacobian and a bound on sensible points."""
+
+    bound: float
+    bounded: bool = False
+
+    @abstractmethod
+    def to_action(self, x: Tensor) -> Tensor:
+        """
+        The action of a point.
+
+        :param x: (*S, D)
+        :return: in [-1, 1], (*S, D)
+        """
+
+    @abstractmethod
+    def from_action(self, action: Tensor) -> Tensor:
+        """
+        A point of that action.
+
+        :param action: in [-1, 1], (*S, D)
+        :return: (*S, D)
+        """
+
+    @abstractmethod
+    def log_det(self, x: Tensor) -> Tensor:
+        """
+        ``log |d action / d x|``: what a density over actions gains when it is written over points.
+
+        :param x: (*S, D)
+        :return: (*S)
+        """
+
+
+@dataclass(frozen=True)
+class TanhLatent(Support):
+    """
+    ``action = tanh(x)``, ``log_det = sum_j log sech²(x_j)``: all of R^d covers the open box.
+
+    The choice of the paper's authors.
+
+    :param bound: points beyond ±bound are never predicted; tanh(5) = .9999
+    """
+
+    bound: float = 5.0
+
+    def __post_init__(self) -> None:
+        require_float("bound", self.bound, 0.0)
+        require(self.bound > 0, "bound", self.bound, "bound > 0")
+
+    def to_action(self, x: Tensor) -> Tensor:
+        return th.tanh(x)
+
+    def from_action(self, action: Tensor) -> Tensor:
+        return th.atanh(action.clamp(-1, 1)).clamp(-self.bound, self.bound)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return 2 * (math.log(2.0) - x - F.softplus(-2 * x)).sum(-1)
+
+
+@dataclass(frozen=True)
+class Box(Support):
+    """The flow lives in the box of actions itself: nothing is transformed, ``log_det = 0``."""
+
+    # not annotated: constants of the class, not fields of the dataclass
+    bound = 1.0
+    bounded = True
+
+    def to_action(self, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)  # only rounding, and noise that a solver leaves at t = 1
+
+    def from_action(self, action: Tensor) -> Tensor:
+        return action
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return th.zeros_like(x[..., 0])
+
+
+SUPPORTS = Registry[Support]("support", {"tanh": TanhLatent, "box": Box})
+SupportLike = str | Support

@@ -1,0 +1,171 @@
+"""Imports go down only, and the sampling library stands without reinforcement learning."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "sb3_rfm"
+
+# From the bottom up: a module may import its own layer and those below it. What is not named here
+# (the command line, environments, runs, plots, the public names) is the top.
+LAYERS: list[set[str]] = [
+    {"sampling"},
+    {"networks"},
+    {"common"},
+    {"rfm_flow", "rfm_diffusion", "baselines"},
+]
+TOP = len(LAYERS)
+
+# Within sampling a module imports only from the tiers before its own.
+TIERS: list[set[str]] = [
+    {"registry"},
+    {"interpolants", "sources", "supports", "importance", "truncated_normals"},
+    {"parametrizations", "proposals", "control_variates"},
+    {"posteriors", "solvers"},
+    {"bounded"},
+    {"estimators"},
+    {"samplers"},
+]
+
+SAMPLING_MAY_IMPORT = {"torch", *sys.stdlib_module_names}
+REINFORCEMENT_LEARNING = ["stable_baselines3", "gymnasium", "rl_zoo3", "shimmy"]
+
+
+def imports(source: str, module: str, is_package: bool) -> Iterator[str]:
+    """Every module that a source text imports anywhere in it, in full; relative ones resolved."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            # `from package import name` may import the module package.name.
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def modules() -> dict[str, tuple[str, bool]]:
+    """Name -> (source, is a package) of every module of the package."""
+    found = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if is_package else parts)
+        found[name] = (path.read_text(encoding="utf-8"), is_package)
+    return found
+
+
+MODULES = modules()
+
+
+def layer(name: str) -> int:
+    return next((i for i, group in enumerate(LAYERS) if name in group), TOP)
+
+
+def tier(name: str) -> int:
+    return next((i for i, group in enumerate(TIERS) if name in group), len(TIERS))
+
+
+def violation(module: str, imported: str) -> str | None:
+    """What is wrong with one import, or None."""
+    mine, theirs = module.split(".")[1:], imported.split(".")[1:]
+    if imported.split(".")[0] != PACKAGE:
+        pure = mine[0] != "sampling" or imported.split(".")[0] in SAMPLING_MAY_IMPORT
+        return None if pure else f"{module} imports {imported}: sampling is pure torch"
+    if theirs == ["__version__"]:
+        return None
+    if layer("".join(theirs[:1])) > layer(mine[0]):
+        return f"{module} imports {imported}: imports go down only"
+    within = len(mine) > 1 and mine[0] == "sampling"
+    if within and tier("".join(theirs[1:2])) >= tier(mine[1]):
+        return f"{module} imports {imported}: within sampling imports go down a tier"
+    return None
+
+
+def violations(module: str, source: str, is_package: bool = False) -> list[str]:
+    found = (violation(module, imported) for imported in imports(source, module, is_package))
+    return [text for text in found if text]
+
+
+def test_the_layers_and_tiers_are_those_of_the_package():
+    assert {"sampling", "networks", "common"} <= {name.split(".")[-1] for name in MODULES}
+    inner = {name.split(".")[2] for name in MODULES if name.startswith(f"{PACKAGE}.sampling.")}
+    assert not inner - set().union(*TIERS), f"give a new module of sampling a tier in {__file__}"
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {PACKAGE}))
+def test_imports_go_down_only(module):
+    assert not violations(module, *MODULES[module])
+
+
+def test_no_module_imports_itself_in_a_circle():
+    graph = {}
+    for module, (source, is_package) in MODULES.items():
+        named = set(imports(source, module, is_package)) if module != PACKAGE else set()
+        whole = named | {name.rpartition(".")[0] for name in named}
+        graph[module] = (whole & set(MODULES)) - {PACKAGE, module}
+    order = list(TopologicalSorter(graph).static_order())  # a CycleError names the circle
+    assert order.index("sb3_rfm.sampling.registry") < order.index("sb3_rfm.common.policies")
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sb3_rfm.sampling.sources", "import gymnasium as gym"),
+        ("sb3_rfm.sampling.sources", "def f():\n    from stable_baselines3.common import utils"),
+        ("sb3_rfm.sampling.sources", "from sb3_rfm.networks import MLP"),
+        ("sb3_rfm.sampling.sources", "from ..common import policies"),
+        ("sb3_rfm.sampling.sources", "from sb3_rfm import RFMFlow"),
+        ("sb3_rfm.sampling.sources", "from . import supports"),
+        ("sb3_rfm.sampling.registry", "from sb3_rfm.sampling.sources import Source"),
+        ("sb3_rfm.sampling.proposals", "from sb3_rfm.sampling import posterior_mean"),
+        ("sb3_rfm.networks", "import sb3_rfm.common.policies"),
+        ("sb3_rfm.common.policies", "from sb3_rfm.rfm_flow import RFMFlow"),
+        ("sb3_rfm.common.policies", "from sb3_rfm import cli"),
+        ("sb3_rfm.common.policies", "from ..envs import make"),
+        ("sb3_rfm.rfm_flow.rfm_flow", "from sb3_rfm import zoo"),
+    ],
+)
+def test_an_upward_import_is_seen(module, source):
+    assert violations(module, source)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sb3_rfm.sampling.posteriors", "from .importance import weighted_mean\nimport torch"),
+        ("sb3_rfm.common.policies", "from sb3_rfm.sampling import Euler\nimport gymnasium"),
+        ("sb3_rfm.common.algorithm", "from .policies import Actor\nfrom .. import __version__"),
+        ("sb3_rfm.cli", "from sb3_rfm import envs, rfm_flow\nimport sb3_rfm"),
+    ],
+)
+def test_a_downward_import_is_allowed(module, source):
+    assert not violations(module, source)
+
+
+def test_sampling_works_where_reinforcement_learning_is_not_installed():
+    script = f"""
+import sys
+for name in {REINFORCEMENT_LEARNING!r}:
+    sys.modules[name] = None  # importing it raises ModuleNotFoundError
+import torch as th
+from sb3_rfm.sampling import posterior_mean
+mean = posterior_mean(lambda x: -x.square().sum(-1), th.zeros(2, 1), 0.5)
+assert mean.x_1.shape == (2, 1)
+try:
+    import stable_baselines3
+except ModuleNotFoundError:
+    print("blocked")
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=env, timeout=120
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, "blocked"), run.stderr
