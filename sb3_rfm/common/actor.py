@@ -1,0 +1,244 @@
+"""The actor: candidate actions drawn by a flow, one of them chosen by the critic."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import Tensor, nn
+
+from sb3_rfm.common.boltzmann import critic_features, minimum_q
+from sb3_rfm.common.temperature import Temperature
+from sb3_rfm.networks import FlowNetwork
+from sb3_rfm.sampling.interpolants import Interpolant, Linear
+from sb3_rfm.sampling.parametrizations import Parametrization, Velocity
+from sb3_rfm.sampling.registry import require, require_int
+from sb3_rfm.sampling.solvers import Euler, Solver
+from sb3_rfm.sampling.supports import Support, TanhLatent
+
+
+@dataclass(frozen=True)
+class Flow:
+    """
+    How actions are drawn.
+
+    :param interpolant: how noise and action mix
+    :param parametrization: what the network predicts
+    :param solver: how noise is carried to an action
+    :param support: how a point of the flow becomes an action
+    :param sampling_steps: steps of the solver
+    :param n_candidates: candidates a state, M, while training
+    :param n_eval_candidates: candidates a state for ``predict(deterministic=True)``
+    :param t_range: times that training draws; sampling goes from the first of them to 1
+    :param temperature: initial lambda
+    """
+
+    interpolant: Interpolant = field(default_factory=Linear)
+    parametrization: Parametrization = field(default_factory=Velocity)
+    solver: Solver = field(default_factory=Euler)
+    support: Support = field(default_factory=TanhLatent)
+    sampling_steps: int = 5
+    n_candidates: int = 8
+    n_eval_candidates: int = 32
+    t_range: tuple[float, float] = (0.01, 0.99)
+    temperature: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("sampling_steps", "n_candidates", "n_eval_candidates"):
+            require_int(name, getattr(self, name))
+        low, high = self.t_range
+        require(0 < low < high < 1, "t_range", self.t_range, "0 < low < high < 1")
+
+
+@lru_cache(maxsize=16)
+def fixed_noise(n_samples: int, dim: int, device: th.device) -> Tensor:
+    """
+    A fixed set of standard normal points that fills space evenly: the origin, then scrambled Sobol
+    points.
+
+    :param n_samples: number of points
+    :param dim: dimension
+    :param device: device of the result
+    :return: (n_samples, 1, dim)
+    """
+    uniform = th.quasirandom.SobolEngine(dim, scramble=True, seed=0).draw(
+        n_samples, dtype=th.float64
+    )
+    points = th.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
+    points[0] = 0.0
+    return points.float().unsqueeze(1).to(device)
+
+
+class RFMActor(BasePolicy):
+    """
+    Draws M candidate actions by integrating the flow and chooses among them by the critic.
+
+    The actor holds the critic (the policy's own, not a copy), so that ``actor.predict`` is the
+    policy's. While exploring, a candidate is chosen with probability softmax(Q / temperature);
+    deterministic prediction starts from a fixed set of noises, integrates without noise and takes
+    the best.
+
+    :param observation_space: observation space
+    :param action_space: action space, a bounded Box
+    :param critic: the critic that chooses
+    :param flow: how actions are drawn
+    :param net_arch: widths of the flow network
+    :param features_extractor: network that extracts features of the observation
+    :param features_dim: number of features
+    :param activation_fn: activation function
+    :param normalize_images: whether to divide images by 255
+    """
+
+    action_space: spaces.Box
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        critic: ContinuousCritic,
+        flow: Flow,
+        net_arch: list[int],
+        features_extractor: nn.Module,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+            squash_output=True,
+        )
+        self.flow = flow
+        self.net_arch = net_arch
+        self.features_dim = features_dim
+        self.activation_fn = activation_fn
+        self.action_dim = get_action_dim(action_space)
+        self.n_eval_candidates = flow.n_eval_candidates
+        self.network = FlowNetwork(features_dim, self.action_dim, net_arch, activation_fn)
+        self.temperature = Temperature(flow.temperature)
+        self.critic = critic
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(
+            critic=self.critic,
+            flow=self.flow,
+            net_arch=self.net_arch,
+            features_extractor=self.features_extractor,
+            features_dim=self.features_dim,
+            activation_fn=self.activation_fn,
+        )
+        return data
+
+    def flow_parameters(self) -> list[nn.Parameter]:
+        """
+        What the actor's optimizer owns: the flow network and the features extractor, not the
+        critic.
+
+        :return: the parameters
+        """
+        return [*self.network.parameters(), *self.features_extractor.parameters()]
+
+    def condition(self, obs: PyTorchObs) -> Tensor:
+        """
+        What the flow network needs of the observation, computed once a state.
+
+        :param obs: B observations
+        :return: (B, width)
+        """
+        return self.network.condition(self.extract_features(obs, self.features_extractor))
+
+    def velocity(self, condition: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """
+        The marginal velocity that the network's prediction implies; its action end is kept within
+        the support's bound.
+
+        :param condition: :meth:`condition`, (B, width)
+        :param x: points, (*S, B, D)
+        :param t: time, ()
+        :return: (*S, B, D)
+        """
+        coefficients = self.flow.interpolant(t)
+        ends = self.flow.parametrization.end_points(
+            coefficients, x, self.network(condition, x, t).to(x.dtype)
+        )
+        x_1 = ends.x_1.clamp(-self.flow.support.bound, self.flow.support.bound)
+        x_0 = (x - coefficients.alpha * x_1) / coefficients.beta
+        return coefficients.d_alpha * x_1 + coefficients.d_beta * x_0
+
+    def candidates(
+        self, condition: Tensor, n_candidates: int, deterministic: bool = False
+    ) -> Tensor:
+        """
+        Draw points of the flow.
+
+        :param condition: :meth:`condition`, (B, width)
+        :param n_candidates: M
+        :param deterministic: fixed noise, and a solver without its own
+        :return: (M, B, D)
+        """
+        shape = (n_candidates, condition.shape[0], self.action_dim)
+        if deterministic:
+            noise = fixed_noise(n_candidates, self.action_dim, condition.device).expand(shape)
+            solver = self.flow.solver.deterministic()
+        else:
+            noise = th.randn(shape, device=condition.device)
+            solver = self.flow.solver
+        times = (self.flow.t_range[0], 1.0)
+        start = self.flow.interpolant(th.tensor(times[0], device=condition.device)).beta * noise
+
+        def field(x: Tensor, t: Tensor) -> Tensor:
+            return self.velocity(condition, x, t)
+
+        return solver.solve(field, start, self.flow.interpolant, self.flow.sampling_steps, times)
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
+        """
+        Choose an action for each observation.
+
+        :param obs: B observations
+        :param deterministic: the best of a fixed set of candidates, instead of a draw
+        :return: actions in [-1, 1], (B, D)
+        """
+        condition = self.condition(obs)
+        n_candidates = self.n_eval_candidates if deterministic else self.flow.n_candidates
+        actions = self.flow.support.to_action(
+            self.candidates(condition, n_candidates, deterministic)
+        )
+        if n_candidates == 1:
+            return actions[0]
+        q = minimum_q(self.critic, critic_features(self.critic, obs), actions)
+        chosen = q.argmax(0) if deterministic else choose(q, self.temperature())
+        return take(actions, chosen)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        return self(observation, deterministic)
+
+
+def choose(q: Tensor, temperature: Tensor) -> Tensor:
+    """
+    Draw one candidate a state with probability softmax(Q / temperature), by the Gumbel-max rule.
+
+    :param q: values of M candidates, (M, B)
+    :param temperature: lambda, ()
+    :return: indices, (B)
+    """
+    gumbel = -th.empty_like(q).exponential_().log()
+    return (q / temperature + gumbel).argmax(0)
+
+
+def take(candidates: Tensor, index: Tensor) -> Tensor:
+    """
+    The chosen candidate of each state.
+
+    :param candidates: (M, B, D)
+    :param index: (B)
+    :return: (B, D)
+    """
+    return candidates[index, th.arange(candidates.shape[1], device=candidates.device)]

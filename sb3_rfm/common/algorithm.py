@@ -1,0 +1,342 @@
+"""The shell of every algorithm: Stable-Baselines3's constructor, training loop and saving."""
+
+import inspect
+from dataclasses import fields, replace
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import (
+    FloatSchedule,
+    get_parameters_by_name,
+    polyak_update,
+    update_learning_rate,
+)
+
+from sb3_rfm.common.actor import RFMActor
+from sb3_rfm.common.learner import Info, Learner
+from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
+from sb3_rfm.common.row import Row
+from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
+from sb3_rfm.networks import has_fast_bfloat16
+from sb3_rfm.sampling.estimators import EstimatorLike, make_estimator
+from sb3_rfm.sampling.interpolants import InterpolantLike
+from sb3_rfm.sampling.parametrizations import ParametrizationLike
+from sb3_rfm.sampling.solvers import SolverLike
+from sb3_rfm.sampling.supports import SupportLike
+
+SelfBoltzmann = TypeVar("SelfBoltzmann", bound="BoltzmannAlgorithm")
+
+
+def check_action_space(space: spaces.Space) -> None:
+    """
+    Refuse a Box without volume.
+
+    :param space: a Box with finite bounds (SB3 has checked that)
+    :raises ValueError: some lower bound is not below its upper bound
+    """
+    assert isinstance(space, spaces.Box)
+    flat = np.flatnonzero(~(space.low < space.high).reshape(-1))
+    if len(flat):
+        low, high = space.low.reshape(-1)[flat[0]], space.high.reshape(-1)[flat[0]]
+        raise ValueError(
+            "action_space must have low < high in every coordinate; "
+            f"got low {low}, high {high} at index {flat[0]}"
+        )
+
+
+class BoltzmannAlgorithm(OffPolicyAlgorithm):
+    """
+    Off-policy actor-critic whose actor is a flow or diffusion regressed on the Boltzmann law of its
+    critic.
+
+    Subclasses are rows of choices (:class:`Row`): they give defaults and no code.
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of :class:`RFMPolicy`
+    :param env: a Gymnasium environment with a bounded Box action space, an SB3 vectorised one, or
+        an id
+    :param learning_rate: of the actor (and of the temperature where it is tuned); a number or a
+        schedule
+    :param buffer_size: transitions that the replay buffer holds
+    :param learning_starts: environment steps before the first update, acted at random
+    :param batch_size: transitions an update
+    :param tau: target network's Polyak step, in [0, 1]
+    :param gamma: discount factor
+    :param train_freq: update every so many steps, or ``(frequency, "step" or "episode")``
+    :param gradient_steps: updates each time; -1 for as many as steps were taken
+    :param action_noise: noise added to actions while exploring; none is needed
+    :param replay_buffer_class: replay buffer, for instance ``HerReplayBuffer``
+    :param replay_buffer_kwargs: its keyword arguments
+    :param optimize_memory_usage: SB3's memory-efficient replay buffer
+    :param n_steps: n-step returns
+    :param critic_learning_rate: of the critics, a number or a schedule (paper: 1e-3)
+    :param temperature: lambda, in units of return: a positive number (paper: .02), a schedule,
+        "lin_0.05" (falls linearly), or "auto" / "auto_0.05" (from .1 / .05, tuned so that the
+        candidates' Gaussian entropy meets ``target_entropy``)
+    :param target_entropy: nats; "auto" is minus the action's dimension, what SAC uses, so that runs
+        compare
+    :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box),
+        "diagonal_centred" (the authors' release), "diagonal" (eq. 20), "isotropic" (eq. 21),
+        "noise" (eta = 0), "gradient" (eta = 1), a number, an object
+    :param n_particles: particles a posterior, K (paper: 100)
+    :param n_candidates: actions drawn a state, M; one is chosen by softmax(Q / lambda) (paper: 32)
+    :param n_eval_candidates: the same for ``predict(deterministic=True)``, which takes the best
+        (paper: 32)
+    :param sampling_steps: solver steps an action (paper: 10)
+    :param interpolant: "linear", "vp_cosine", "vp_linear", "ve", or an object
+    :param parametrization: what the network predicts: "velocity" (paper), "data", "noise", "score",
+        or an object
+    :param solver: "euler" (paper), "heun", "ddim", "ancestral", "euler_maruyama", or an object
+    :param support: "box" (the flow lives in the action box) or "tanh" (paper: in a latent, with the
+        Jacobian)
+    :param t_range: times drawn in training, 0 < low < high < 1 (paper: .01 to .99)
+    :param policy_delay: critic updates an actor update (paper: 1)
+    :param max_grad_norm: largest norm of the actor's gradient; infinity for none (paper: 10)
+    :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
+        particles, in bfloat16; "auto" where the processor or GPU has it. ``predict`` and every loss
+        stay in float32
+    :param stats_window_size: episodes that the logged returns average
+    :param tensorboard_log: folder of the TensorBoard log
+    :param policy_kwargs: arguments of the policy: net_arch, activation_fn, n_critics,
+        optimizer_class, ...
+    :param verbose: 0 for no output, 1 for messages, 2 for debugging
+    :param seed: seed of the pseudo-random generators
+    :param device: "auto", "cpu", "cuda"
+    :param _init_setup_model: whether to build the networks at construction
+    :raises ValueError: an argument or an action space that is not allowed
+    """
+
+    row: ClassVar[Row] = Row()
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: RFMPolicy
+    actor: RFMActor
+    critic: ContinuousCritic
+    critic_target: ContinuousCritic
+
+    def __init_subclass__(cls) -> None:
+        """Show the row's values as the defaults of the constructor."""
+        super().__init_subclass__()
+        own = {field.name: getattr(cls.row, field.name) for field in fields(Row)}
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[
+                p.replace(default=own[p.name]) if p.name in own else p
+                for p in list(signature.parameters.values())[1:]
+            ]
+        )
+
+    def __init__(
+        self,
+        policy: str | type[RFMPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        critic_learning_rate: float | Schedule | None = None,
+        temperature: TemperatureLike | None = None,
+        target_entropy: str | float | None = None,
+        estimator: EstimatorLike | None = None,
+        n_particles: int | None = None,
+        n_candidates: int | None = None,
+        n_eval_candidates: int | None = None,
+        sampling_steps: int | None = None,
+        interpolant: InterpolantLike | None = None,
+        parametrization: ParametrizationLike | None = None,
+        solver: SolverLike | None = None,
+        support: SupportLike | None = None,
+        t_range: tuple[float, float] | None = None,
+        policy_delay: int | None = None,
+        max_grad_norm: float | None = None,
+        bfloat16: bool | str | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        arguments = locals()
+        self.choices = self._chosen(self.row, arguments)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            n_steps=n_steps,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            sde_support=False,
+            supported_action_spaces=(spaces.Box,),
+            support_multi_env=True,
+        )
+        if env is not None:
+            check_action_space(self.action_space)
+        if _init_setup_model:
+            self._setup_model()
+
+    @staticmethod
+    def _chosen(row: Row, arguments: dict[str, Any]) -> Row:
+        """
+        The row with the arguments that are given in place of its values.
+
+        :param row: the defaults
+        :param arguments: by name; None, and names that the row does not have, are left out
+        :return: the row, its pieces and numbers checked
+        """
+        names = {field.name for field in fields(Row)}
+        given = {name: v for name, v in arguments.items() if name in names and v is not None}
+        return replace(row, **given)
+
+    def _setup_model(self) -> None:
+        # load() writes its keyword arguments into __dict__: they replace what was saved
+        self.choices = self._chosen(self.choices, self.__dict__)
+        for name in fields(Row):
+            self.__dict__.pop(name.name, None)
+        user_kwargs = self.policy_kwargs
+        self.policy_kwargs = {**user_kwargs, "flow": self.choices.flow()}
+        super()._setup_model()
+        self.policy_kwargs = user_kwargs
+        self._create_aliases()
+        self.critic_lr_schedule = FloatSchedule(self.choices.critic_learning_rate)
+        self.temperature_rule = parse_temperature(self.choices.temperature)
+        temperature = self.actor.temperature
+        temperature.log_value.requires_grad_(self.temperature_rule.tuned)
+        temperature.optimizer = th.optim.Adam([temperature.log_value], lr=self.lr_schedule(1))
+        self.learner = self._make_learner()
+        self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
+        self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
+
+    def _make_learner(self) -> Learner:
+        """
+        What updates the policy.
+
+        :return: the learner
+        """
+        choices, entropy = self.choices, self.choices.target_entropy
+        auto_entropy = -float(np.prod(self.action_space.shape or ()))
+        fast = choices.bfloat16 == "auto" and has_fast_bfloat16(self.device)
+        return Learner(
+            policy=self.policy,
+            estimator=make_estimator(choices.estimator, choices.n_particles),
+            max_grad_norm=choices.max_grad_norm,
+            target_entropy=(auto_entropy if entropy == "auto" else float(entropy))
+            if self.temperature_rule.tuned
+            else None,
+            bfloat16=fast or choices.bfloat16 is True,
+        )
+
+    def _create_aliases(self) -> None:
+        self.actor = self.policy.actor
+        self.critic = self.policy.critic
+        self.critic_target = self.policy.critic_target
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Update critic, actor and targets.
+
+        :param gradient_steps: number of updates
+        :param batch_size: transitions an update
+        """
+        self.policy.set_training_mode(True)
+        self._update_rates()
+        infos: list[Info] = []
+        for _ in range(gradient_steps):
+            assert self.replay_buffer is not None
+            data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            discounts = self.gamma if data.discounts is None else data.discounts
+            infos.append(self.learner.update_critic(data, discounts))
+            if self._n_updates % self.choices.policy_delay == 0:
+                infos[-1].update(self.learner.update_actor(data.observations))
+            polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+            polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+            self._n_updates += 1
+        self._log(infos)
+
+    def _update_rates(self) -> None:
+        """Bring learning rates and temperature to the present progress."""
+        progress = self._current_progress_remaining
+        self._update_learning_rate([self.actor.optimizer, self.actor.temperature.optimizer])
+        update_learning_rate(self.critic.optimizer, self.critic_lr_schedule(progress))
+        if not self.temperature_rule.tuned:
+            self.actor.temperature.assign(self.temperature_rule(progress))
+
+    def _log(self, infos: list[Info]) -> None:
+        """Record the mean of each quantity over the updates that had it."""
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for key in sorted({key for info in infos for key in info}):
+            values = th.stack([info[key] for info in infos if key in info])
+            self.logger.record(key, values.mean().item())
+
+    def learn(
+        self: SelfBoltzmann,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfBoltzmann:
+        """
+        Train, as any Stable-Baselines3 algorithm does.
+
+        :param total_timesteps: environment steps
+        :param callback: callbacks called at every step
+        :param log_interval: episodes between two logs
+        :param tb_log_name: name of the TensorBoard run; the class name by default
+        :param reset_num_timesteps: whether to count steps from zero
+        :param progress_bar: show a progress bar (tqdm and rich)
+        :return: self
+        """
+        name = type(self).__name__ if tb_log_name is None else tb_log_name
+        return super().learn(
+            total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar
+        )
+
+    def _excluded_save_params(self) -> list[str]:
+        aliases = [
+            "learner",
+            "actor",
+            "critic",
+            "critic_target",
+            "batch_norm_stats",
+            "batch_norm_stats_target",
+        ]
+        return [*super()._excluded_save_params(), *aliases]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor.optimizer", "critic.optimizer", "actor.temperature.optimizer"], []

@@ -1,0 +1,182 @@
+"""One policy for every algorithm: the actor, the critic and the target critic, with optimizers."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+    get_actor_critic_arch,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from sb3_rfm.common.actor import Flow, RFMActor
+from sb3_rfm.sampling.registry import require, require_int
+
+
+class RFMPolicy(BasePolicy):
+    """
+    Policy class (actor, critic and target critic) of every algorithm here.
+
+    :param observation_space: observation space
+    :param action_space: action space, a bounded Box
+    :param lr_schedule: learning rate schedule
+    :param net_arch: widths of the hidden layers, a list, or a dict with ``pi`` (flow network) and
+        ``qf`` (critics)
+    :param activation_fn: activation function of both
+    :param features_extractor_class: features extractor; flattening unless given
+    :param features_extractor_kwargs: its keyword arguments
+    :param normalize_images: whether to divide images by 255
+    :param optimizer_class: the optimizer
+    :param optimizer_kwargs: its keyword arguments, without the learning rate
+    :param n_critics: number of critic networks
+    :param share_features_extractor: share the features extractor between actor and critic (the
+        actor's loss trains it)
+    :param flow: how actions are drawn; the algorithm passes its own
+    """
+
+    actor: RFMActor
+    critic: ContinuousCritic
+    critic_target: ContinuousCritic
+    default_features_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+        share_features_extractor: bool = False,
+        flow: Flow | None = None,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class or self.default_features_extractor,
+            features_extractor_kwargs,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            squash_output=True,
+            normalize_images=normalize_images,
+        )
+        require_int("n_critics", n_critics)
+        self.net_arch = [256, 256] if net_arch is None else net_arch
+        for part, widths in zip(("pi", "qf"), get_actor_critic_arch(self.net_arch), strict=True):
+            require(len(widths) > 0, f"net_arch ({part})", widths, "at least one hidden layer")
+        self.activation_fn = activation_fn
+        self.n_critics = n_critics
+        self.share_features_extractor = share_features_extractor
+        self.flow = Flow() if flow is None else flow
+        self._build(lr_schedule)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        actor_arch, _ = get_actor_critic_arch(self.net_arch)
+        self.critic = self.make_critic()
+        self.critic_target = self.make_critic()
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.critic_target.set_training_mode(False)
+        shared = self.critic.features_extractor if self.share_features_extractor else None
+        actor_kwargs = self._update_features_extractor(self._net_kwargs(actor_arch), shared)
+        self.actor = RFMActor(**actor_kwargs, critic=self.critic, flow=self.flow).to(self.device)
+        self.actor.optimizer = self._make_optimizer(self.actor.flow_parameters(), lr_schedule)
+        own = self.critic.q_networks if self.share_features_extractor else [self.critic]
+        self.critic.optimizer = self._make_optimizer(
+            [p for net in own for p in net.parameters()], lr_schedule
+        )
+
+    def _net_kwargs(self, net_arch: list[int]) -> dict[str, Any]:
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "net_arch": net_arch,
+            "activation_fn": self.activation_fn,
+            "normalize_images": self.normalize_images,
+        }
+
+    def _make_optimizer(
+        self, parameters: list[nn.Parameter], lr_schedule: Schedule
+    ) -> th.optim.Optimizer:
+        return self.optimizer_class(parameters, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+    def make_critic(self) -> ContinuousCritic:
+        """
+        Build a critic with a features extractor of its own.
+
+        :return: the critic
+        """
+        _, critic_arch = get_actor_critic_arch(self.net_arch)
+        kwargs = self._update_features_extractor(self._net_kwargs(critic_arch), None)
+        kwargs.update(
+            n_critics=self.n_critics, share_features_extractor=self.share_features_extractor
+        )
+        return ContinuousCritic(**kwargs).to(self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            n_critics=self.n_critics,
+            share_features_extractor=self.share_features_extractor,
+            lr_schedule=self._dummy_schedule,  # a policy loaded alone is not trained
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            features_extractor_class=self.features_extractor_class,
+            features_extractor_kwargs=self.features_extractor_kwargs,
+            flow=self.flow,
+        )
+        return data
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
+        """
+        Choose an action for each observation; see :meth:`RFMActor.forward`.
+
+        :param obs: B observations
+        :param deterministic: the best of a fixed set of candidates, instead of a draw
+        :return: actions in [-1, 1], (B, D)
+        """
+        return self.actor(obs, deterministic)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        return self(observation, deterministic)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        Put actor and critic in training or evaluation mode; the target critic stays in evaluation
+        mode.
+
+        :param mode: true for training
+        """
+        self.actor.set_training_mode(mode)
+        self.critic.set_training_mode(mode)
+        self.training = mode
+
+
+class CnnPolicy(RFMPolicy):
+    """:class:`RFMPolicy` for images: ``features_extractor_class`` is NatureCNN unless given."""
+
+    default_features_extractor = NatureCNN
+
+
+class MultiInputPolicy(RFMPolicy):
+    """
+    :class:`RFMPolicy` for Dict observations: ``features_extractor_class`` is CombinedExtractor
+    unless given.
+    """
+
+    default_features_extractor = CombinedExtractor
+
+
+MlpPolicy = RFMPolicy

@@ -1,0 +1,107 @@
+"""
+Neural networks: the time embedding and the network that predicts an affine function of the end
+points.
+"""
+
+import math
+
+import torch as th
+from stable_baselines3.common.torch_layers import create_mlp
+from torch import Tensor, nn
+
+
+def has_fast_bfloat16(device: th.device) -> bool:
+    """
+    Whether matrix products in bfloat16 are faster than in float32.
+
+    :param device: where they run
+    :return: true on a processor with AVX512-BF16 or AMX, and on a GPU with bfloat16 units
+    """
+    if device.type == "cuda":
+        return th.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (
+        th.cpu._is_avx512_bf16_supported() or th.cpu._is_amx_tile_supported()
+    )
+
+
+class TimeEmbedding(nn.Module):
+    """
+    Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017, as diffusion
+    models use it).
+
+    :param dim: number of features, even
+    :param max_frequency: the highest angular frequency, in radians per unit of t; the lowest is 1
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int = 16, max_frequency: float = 30.0) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer(
+            "frequencies", th.logspace(0.0, math.log10(max_frequency), dim // 2), persistent=False
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        """
+        :param t: time, (*S)
+        :return: (*S, dim)
+        """
+        angle = t.unsqueeze(-1) * self.frequencies
+        return th.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class FlowNetwork(nn.Module):
+    """
+    A multilayer perceptron of observation features, point and time.
+
+    The first layer is a sum of three: its observation part is computed once a state by
+    :meth:`condition`, and shared by all the candidates and solver steps of that state.
+
+    :param features_dim: size of the observation features, F
+    :param point_dim: size of a point of the flow, D
+    :param net_arch: widths of the hidden layers, at least one
+    :param activation_fn: activation between layers
+    :param time_dim: size of the time embedding
+    """
+
+    def __init__(
+        self,
+        features_dim: int,
+        point_dim: int,
+        net_arch: list[int],
+        activation_fn: type[nn.Module] = nn.ReLU,
+        time_dim: int = 16,
+    ) -> None:
+        super().__init__()
+        if not net_arch:
+            raise ValueError(
+                f"net_arch of the actor must have at least one hidden layer; got {net_arch!r}"
+            )
+        width = net_arch[0]
+        self.time_embedding = TimeEmbedding(time_dim)
+        self.observation_layer = nn.Linear(features_dim, width)
+        self.point_layer = nn.Linear(point_dim, width, bias=False)
+        self.time_layer = nn.Linear(time_dim, width, bias=False)
+        self.trunk = nn.Sequential(
+            activation_fn(), *create_mlp(width, point_dim, list(net_arch[1:]), activation_fn)
+        )
+
+    def condition(self, features: Tensor) -> Tensor:
+        """
+        The part of the first layer that depends on the observation alone.
+
+        :param features: (B, F)
+        :return: (B, width)
+        """
+        return self.observation_layer(features)
+
+    def forward(self, condition: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """
+        :param condition: what :meth:`condition` returned, (B, width)
+        :param x: points, (*S, B, D)
+        :param t: time, () or (B)
+        :return: the prediction, (*S, B, D)
+        """
+        state_and_time = condition + self.time_layer(self.time_embedding(t))
+        return self.trunk(state_and_time + self.point_layer(x))
