@@ -1,0 +1,221 @@
+"""DeepMind Control tasks, through Shimmy, as plain Gymnasium environments.
+
+Importing this module registers the ids (``dm_control/cheetah-run-v0``, ...) where Shimmy and
+dm_control are installed.
+"""
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.wrappers import DtypeObservation, FlattenObservation
+
+NAMESPACE = "dm_control/"
+RENDER_MODES = ("rgb_array", "depth_array", "multi_camera", "human")
+
+
+class FlatFloat32(gym.Wrapper, gym.utils.RecordConstructorArgs):
+    """
+    Observations as one flat float32 vector, whatever the environment observes.
+
+    DeepMind Control observes a dict of float64 arrays, some of them without an axis (a height, a
+    distance), which Stable-Baselines3 cannot take as they are. A flat float32 observation stays as
+    it is, so wrapping twice is harmless. Usable as ``wrapper_class`` of ``make_vec_env`` and as
+    ``env_wrapper`` of the RL Zoo.
+
+    :param env: the environment to wrap
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self)
+        with warnings.catch_warnings():
+            # the bounds of float64 observations lose precision in float32: that is what is wanted
+            warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32.*")
+            super().__init__(DtypeObservation(FlattenObservation(env), np.float32))
+
+
+def has_display() -> bool:
+    """
+    Whether a window can be opened here.
+
+    :return: True unless this is a Unix without X11 and without Wayland
+    """
+    if sys.platform in ("win32", "cygwin", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _choose_renderer() -> None:
+    """
+    Where there is no display and the user has not set MUJOCO_GL, set it to ``egl`` if that loads,
+    else to ``disable``.
+
+    dm_control reads it once, at its first import. Left unset there, it would pick GLFW, which
+    cannot render without a display.
+    """
+    if "MUJOCO_GL" in os.environ or has_display() or "dm_control._render" in sys.modules:
+        return
+    platform = os.environ.get("PYOPENGL_PLATFORM")
+    os.environ["MUJOCO_GL"] = "egl"
+    try:
+        importlib.import_module("dm_control._render")
+    except Exception:  # a missing library: ImportError, AttributeError or an error of PyOpenGL's
+        os.environ["MUJOCO_GL"] = "disable"
+        if platform is None:
+            os.environ.pop("PYOPENGL_PLATFORM", None)
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """
+    Drop the note about a deprecated attribute in dm_control's own XML, printed at each load.
+
+    :param record: a record of absl's logger
+    :return: whether to keep it
+    """
+    return not record.getMessage().startswith("compiler attribute 'settotalmass' is deprecated")
+
+
+def register_dmc() -> None:
+    """
+    Make the DeepMind Control ids available to ``gymnasium.make``; a second call does nothing.
+
+    :raises ImportError: when Shimmy or dm_control is missing
+    """
+    missing = [p for p in ("shimmy", "dm_control") if importlib.util.find_spec(p) is None]
+    if missing:
+        raise ImportError(
+            f"DeepMind Control tasks need {' and '.join(missing)}, not installed here: "
+            "pip install 'sb3-rfm[dmc]'"
+        )
+    _choose_renderer()
+    logger = logging.getLogger("absl")
+    if _is_worth_logging not in logger.filters:
+        logger.addFilter(_is_worth_logging)
+    importlib.import_module("shimmy")  # registers when it is imported
+
+
+def _short(env_id: str) -> str:
+    """
+    :param env_id: ``dm_control/cheetah-run-v0``, or any other id
+    :return: ``cheetah-run``; any other id as it is
+    """
+    if not env_id.startswith(NAMESPACE):
+        return env_id
+    return env_id.removeprefix(NAMESPACE).removesuffix("-v0")
+
+
+def _suggestion(name: str, env_ids: list[str]) -> str:
+    """
+    The end of an error message about an unknown name.
+
+    :param name: what was asked for
+    :param env_ids: what there is
+    :return: ``did you mean ...?``, or all there is when nothing looks like ``name``
+    """
+    known = [_short(env_id) for env_id in env_ids]
+    close = difflib.get_close_matches(_short(name), known, n=5, cutoff=0.5)
+    return (
+        f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(sorted(known))}."
+    )
+
+
+def dmc_id(task: str) -> str:
+    """
+    The Gymnasium id of a DeepMind Control task.
+
+    :param task: ``cheetah-run``, ``cheetah-run-v0`` or ``dm_control/cheetah-run-v0``
+    :return: ``dm_control/cheetah-run-v0``
+    :raises ValueError: when there is no such task; the message names those that look like it
+    """
+    register_dmc()
+    env_id = f"{NAMESPACE}{task.removeprefix(NAMESPACE).removesuffix('-v0')}-v0"
+    if env_id in gym.registry:
+        return env_id
+    known = [name for name in gym.registry if name.startswith(NAMESPACE)]
+    raise ValueError(f"Unknown DeepMind Control task {task!r}: {_suggestion(env_id, known)}")
+
+
+def any_env_id(name: str) -> str:
+    """
+    The Gymnasium id of any environment; DeepMind Control tasks go by their short name too.
+
+    :param name: ``Pendulum-v1``, ``cheetah-run``, ``dm_control/cheetah-run-v0``, ``module:Name-v0``
+    :return: an id that ``gymnasium.make`` takes
+    :raises ValueError: when there is none; the message names those that look like it
+    """
+    if name.startswith(NAMESPACE):
+        return dmc_id(name)
+    with contextlib.suppress(gym.error.Error, ModuleNotFoundError):
+        gym.spec(name)
+        return name
+    with contextlib.suppress(ImportError, ValueError):
+        return dmc_id(name)
+    known = [env_id for env_id in gym.registry if not env_id.startswith("GymV2")]
+    raise ValueError(f"Unknown environment {name!r}: {_suggestion(name, known)}")
+
+
+def check_render_mode(render_mode: str | None) -> None:
+    """
+    Fail now, with a reason, rather than at the first frame.
+
+    :param render_mode: as given to ``make_dmc``
+    :raises ValueError: when it is not one of Shimmy's, or dm_control was loaded without OpenGL
+    """
+    if render_mode is None:
+        return
+    if render_mode not in RENDER_MODES:
+        raise ValueError(
+            f"render_mode must be None or one of {', '.join(RENDER_MODES)}, got {render_mode!r}."
+        )
+    from dm_control import _render
+
+    if _render.BACKEND not in ("glfw", "egl", "osmesa"):
+        raise ValueError(
+            f"render_mode={render_mode!r} needs OpenGL, but dm_control was loaded with MUJOCO_GL="
+            f"{os.environ.get('MUJOCO_GL')!r}. Before Python starts, set MUJOCO_GL to 'egl' "
+            "(without a display) or 'glfw' (with one)."
+        )
+
+
+def make_dmc(
+    task: str, seed: int | None = None, render_mode: str | None = None, **kwargs: Any
+) -> gym.Env:
+    """
+    A DeepMind Control task with flat float32 observations: ``make_dmc("cheetah-run")``.
+
+    Episodes of the suite last 1000 steps and end truncated, never terminated (the two lqr tasks
+    excepted). Rendering needs OpenGL: without a display, MUJOCO_GL becomes ``egl`` where that
+    loads, unless it is set already.
+
+    :param task: ``cheetah-run`` or ``dm_control/cheetah-run-v0``
+    :param seed: seed of the task and of its action space; ``make_dmc(task, seed=s).reset()`` is
+        ``make_dmc(task).reset(seed=s)``
+    :param render_mode: None, ``rgb_array``, ``depth_array``, ``multi_camera`` or ``human``
+    :param kwargs: passed on to ``gymnasium.make``: ``task_kwargs``, ``environment_kwargs``,
+        ``render_kwargs`` (``width``, ``height``, ``camera_id``), ``visualize_reward``
+    :return: the environment
+    :raises ValueError: when there is no such task or render mode, or rendering is not possible
+    """
+    env_id = dmc_id(task)
+    check_render_mode(render_mode)
+    if seed is not None and "-" in _short(env_id):  # the suite, not locomotion or manipulation
+        # lqr draws its physics when it is built, not when it is reset
+        kwargs["task_kwargs"] = {"random": seed, **(kwargs.get("task_kwargs") or {})}
+    env = FlatFloat32(gym.make(env_id, render_mode=render_mode, disable_env_checker=True, **kwargs))
+    if seed is not None:
+        env.action_space.seed(seed)
+        # dm_control draws from NumPy's older generator
+        env.unwrapped.np_random = np.random.RandomState(seed)  # type: ignore[assignment]
+    return env
+
+
+with contextlib.suppress(ImportError):  # make_dmc says what is missing, when it is needed
+    register_dmc()
