@@ -1,0 +1,211 @@
+"""The command ``sb3-rfm``. Everything heavy is imported by the command that needs it."""
+
+import argparse
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+HELP = """\
+usage: sb3-rfm COMMAND [OPTIONS]
+
+Diffusion and flow policies for Stable-Baselines3, by reverse flow matching.
+
+commands:
+  run      train once, with evaluations, curve, checkpoints and resume in one folder
+  plot     draw learning curves over seeds, of run's folders and of train's
+  train    train, or search hyperparameters (--optimize), with the RL Zoo
+  enjoy    play an agent that train has trained
+  record   record a video of an agent that train has trained
+
+examples:
+  sb3-rfm run --algo rfm_flow --env cartpole-swingup --steps 20000 --seed 0
+  sb3-rfm run --resume runs/rfm_flow__dm_control-cartpole-swingup-v0__seed0
+  sb3-rfm plot runs
+  sb3-rfm train --algo rfm_flow --env dm_control/cheetah-run-v0 -n 100000
+  sb3-rfm train --algo rfm_flow --env cheetah-run -n 20000 --optimize --n-trials 20
+  sb3-rfm enjoy --algo rfm_flow --env dm_control/cheetah-run-v0 -f logs
+
+options:
+  -h, --help  this text, or a command's own options after its name
+  --version   the version of this package
+
+train, enjoy and record take rl_zoo3's options. What is left out: --algo is rfm_flow, the
+hyperparameters are this package's (-conf), --num-threads is 1, and enjoy and record look in
+logs/, where train writes; enjoy opens no window where there is no display."""
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    """
+    The options of ``run``; None is what was not given.
+
+    :return: the parser
+    """
+    from sb3_rfm.hyperparams import ALGORITHMS
+
+    parser = argparse.ArgumentParser("sb3-rfm run", description="Train once; resume with --resume.")
+    add = parser.add_argument
+    add("--algo", choices=list(ALGORITHMS), help="algorithm (rfm_flow)")
+    add("--env", help="environment: an id, or the short name of a DeepMind Control task")
+    add("--steps", type=int, help="environment steps (n_timesteps of the YAML file)")
+    add("--seed", type=int, help="random seed (0)")
+    add("--eval-freq", type=int, metavar="STEPS", help="steps between evaluations (steps/10)")
+    add("--eval-episodes", type=int, metavar="N", help="episodes of an evaluation (5)")
+    add("--checkpoint-freq", type=int, metavar="STEPS", help="steps between checkpoints (10000)")
+    add("--hyperparams", nargs="+", metavar="KEY:VALUE", help="e.g. temperature:0.05 gamma:0.98")
+    add("--folder", type=Path, help="where the run's folder is made (runs)")
+    add("--resume", type=Path, metavar="RUN_FOLDER", help="go on with a run that was stopped")
+    add("--device", default="auto", help="of PyTorch (auto)")
+    add("--threads", type=int, default=1, help="of PyTorch (1)")
+    add("--no-progress", action="store_true", help="no progress bar")
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    """
+    ``sb3-rfm run``: one training run.
+
+    :param arguments: what follows the command's name
+    :return: exit code: 0, or 130 when it was stopped
+    """
+    from sb3_rfm import experiment
+    from sb3_rfm.hyperparams import parse_overrides
+    from sb3_rfm.run_settings import RunSettings
+
+    parser = _run_parser()
+    options = vars(parser.parse_args(arguments))
+    machine = experiment.Machine(
+        options.pop("device"), options.pop("threads"), not options.pop("no_progress")
+    )
+    given = {name: value for name, value in options.items() if value is not None}
+    folder = given.pop("resume", None)
+    if folder is not None:
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            parser.error(f"--resume takes all settings from the folder's config.yml: drop {names}")
+        return experiment.resume(folder, machine)[1]
+    if "env" not in given:
+        parser.error("--env is required, for example --env dm_control/cartpole-swingup-v0")
+    parent = given.pop("folder", Path("runs"))
+    given["hyperparams"] = parse_overrides(given.get("hyperparams", []))
+    settings = RunSettings(**{"algo": "rfm_flow"} | given)
+    command = shlex.join(["sb3-rfm", "run", *arguments])
+    return experiment.start(settings, parent, machine, command)[1]
+
+
+def plot(arguments: list[str]) -> int:
+    """
+    ``sb3-rfm plot``: learning curves over seeds.
+
+    :param arguments: what follows the command's name
+    :return: exit code
+    """
+    from sb3_rfm import curves as learning
+    from sb3_rfm.plots import draw_comparison
+
+    parser = argparse.ArgumentParser(
+        "sb3-rfm plot",
+        description="Mean return over seeds with a 95%% bootstrap interval, one panel per "
+        "environment. Several folders are compared with each other.",
+    )
+    add = parser.add_argument
+    add("folders", nargs="+", type=Path, help="of run (--folder) or of train (-f)")
+    add("-o", "--output", type=Path, help="picture (learning_curves.png in the first folder)")
+    add("--algos", nargs="+", metavar="ALGO", help="only these algorithms")
+    add("--envs", nargs="+", metavar="ENV", help="only these environments; dashes or slashes")
+    options = parser.parse_args(arguments)
+    every = learning.read_curves(options.folders)
+    curves, repeated = learning.one_per_seed(learning.select(every, options.algos, options.envs))
+    for curve in repeated:
+        print(f"Left out, a shorter run of the same seed: {curve.source}")
+    output = options.output or options.folders[0] / "learning_curves.png"
+    draw_comparison(curves, output)
+    print(learning.table(curves))
+    print(f"Written to {output}")
+    return 0
+
+
+def _forward(command: str) -> Callable[[list[str]], int]:
+    """
+    A command of the RL Zoo's.
+
+    :param command: ``train``, ``enjoy`` or ``record``
+    :return: a function of what follows it
+    """
+
+    def forwarded(arguments: list[str]) -> int:
+        from sb3_rfm import zoo
+
+        return zoo.forward(command, arguments)
+
+    return forwarded
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": run,
+    "plot": plot,
+    "train": _forward("train"),
+    "enjoy": _forward("enjoy"),
+    "record": _forward("record"),
+}
+# what brings a package that may be missing
+DMC = ("shimmy", "dm_control", "mujoco")
+ZOO = ("rl_zoo3", "huggingface_sb3", "optuna", "yaml", "matplotlib", "pandas", "rich")
+EXTRAS = dict.fromkeys(DMC, "dmc") | dict.fromkeys(ZOO, "zoo")
+
+
+def _fail(message: str, code: int) -> int:
+    """
+    Report an error of the user's.
+
+    :param message: what was wrong
+    :param code: exit code
+    :return: the exit code
+    """
+    print(f"sb3-rfm: {message}", file=sys.stderr)
+    return code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    The entry point.
+
+    :param argv: arguments, those of the process by default
+    :return: exit code: 0; 1 an error; 2 wrong usage; 130 stopped by Ctrl-C
+    """
+    # before torch is imported: huge pages make its large, short-lived tensors cheap to allocate
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command == "--version":
+        from sb3_rfm import __version__
+
+        print(__version__)
+        return 0
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return _fail(f"unknown command {command!r}{hint}; one of {', '.join(COMMANDS)}", 2)
+    try:
+        return COMMANDS[command](rest)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in EXTRAS:
+            message = f"{package} is missing: pip install 'sb3-rfm[{EXTRAS[package]}]'"
+            return _fail(f"{command}: {message}", 1)
+        if isinstance(error, ModuleNotFoundError):
+            raise  # a fault, not a choice of the installation
+        return _fail(f"{command}: {error}", 1)
+    except (ValueError, FileNotFoundError) as error:  # a failure of training is a RuntimeError
+        return _fail(f"{command}: {error}", 2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

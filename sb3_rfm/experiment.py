@@ -1,0 +1,242 @@
+"""One training run with everything on the disk: ``sb3-rfm run``."""
+
+import math
+import shlex
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sb3_rfm.evaluations import Evaluation
+from sb3_rfm.hyperparams import algorithm_class
+from sb3_rfm.run_folder import RunFolder, versions
+from sb3_rfm.run_settings import RunSettings, make_env, make_model
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+    from sb3_rfm.run_callbacks import Clock, StopRequest
+
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+
+
+@dataclass(frozen=True)
+class Machine:
+    """
+    How a run is carried out; it may differ when it goes on.
+
+    :param device: of PyTorch
+    :param threads: of PyTorch; small networks are fastest with one
+    :param progress: whether to show a progress bar
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads must be an integer of at least 1, got {self.threads!r}.")
+
+
+def start(
+    settings: RunSettings,
+    parent: Path = Path("runs"),
+    machine: Machine = Machine(),
+    command: str = "",
+) -> tuple[RunFolder, int]:
+    """
+    Train from scratch, in a new folder.
+
+    :param settings: what to train on what
+    :param parent: where the run's folder is made
+    :param machine: device, threads, progress bar
+    :param command: noted in ``config.yml``
+    :return: the folder, and the exit code: 0, or 130 when it was stopped
+    :raises ValueError: when the environment or a hyperparameter is unknown
+    """
+    import torch as th
+
+    from sb3_rfm.run_callbacks import Clock, StopRequest
+
+    clock = Clock()
+    th.set_num_threads(machine.threads)
+    settings = settings.resolved()
+    with StopRequest() as stop:
+        model, hyperparams = make_model(settings, machine.device)
+        folder = RunFolder.create(parent, settings.folder_name())
+        folder.write_config(
+            {
+                "command": command,
+                "settings": asdict(settings),
+                "hyperparameters": hyperparams,
+                "versions": versions(),
+            }
+        )
+        return folder, _train(model, folder, settings, machine, clock, stop)
+
+
+def resume(path: Path, machine: Machine = Machine()) -> tuple[RunFolder, int]:
+    """
+    Go on with a run that was stopped, to its own target, from its latest checkpoint.
+
+    The random numbers are not those an unbroken run would have seen: the episode under way is lost,
+    and the generators are seeded anew from the seed and the number of steps.
+
+    :param path: the run's folder
+    :param machine: device, threads, progress bar
+    :return: the folder, and the exit code: 0, or 130 when it was stopped
+    :raises FileNotFoundError: when ``path`` is not a run or has no checkpoint
+    """
+    folder = RunFolder.open(path)
+    settings = RunSettings(**folder.read_config()["settings"])
+    if folder.model_file.exists():
+        print(f"{path} is finished: {settings.steps} of {settings.steps} steps done.")
+        return folder, 0
+    checkpoint = folder.latest_checkpoint()
+    import torch as th
+
+    from sb3_rfm.run_callbacks import Clock, StopRequest
+
+    th.set_num_threads(machine.threads)
+    with StopRequest() as stop:
+        env = make_env(settings, training=True)
+        algorithm = algorithm_class(settings.algo)
+        with warnings.catch_warnings():
+            # n_steps is in the saved buffer: SB3 takes that for a buffer class of the user's
+            warnings.filterwarnings("ignore", message="`n_steps=.*` is ignored")
+            model = algorithm.load(checkpoint / "model.zip", env, machine.device)
+        model.load_replay_buffer(checkpoint / "replay_buffer.pkl")
+        _close_episode(model)
+        model.set_random_seed(settings.seed + model.num_timesteps)
+        folder.drop_evaluations_after(model.num_timesteps)
+        clock = Clock(folder.checkpoint_seconds(checkpoint), model.num_timesteps)
+        print(f"Going on from step {model.num_timesteps} of {settings.steps}.")
+        return folder, _train(model, folder, settings, machine, clock, stop)
+
+
+def _close_episode(model: "OffPolicyAlgorithm") -> None:
+    """
+    Mark the last transition in the buffer as cut short, as its episode goes on no further: n-step
+    returns would else run into the next one.
+
+    :param model: its replay buffer was just loaded
+    """
+    buffer: Any = model.replay_buffer
+    if buffer.size() > 0:
+        last = (buffer.pos - 1) % buffer.buffer_size
+        # without stored next observations, as SB3 itself does before a second learn()
+        (buffer.dones if buffer.optimize_memory_usage else buffer.timeouts)[last] = True
+
+
+def _train(
+    model: "OffPolicyAlgorithm",
+    folder: RunFolder,
+    settings: RunSettings,
+    machine: Machine,
+    clock: "Clock",
+    stop: "StopRequest",
+) -> int:
+    """
+    Train to the target or to a stop, and leave everything on the disk.
+
+    :param model: new or loaded
+    :param folder: of the run
+    :param settings: resolved
+    :param machine: device, threads, progress bar
+    :param clock: of the run
+    :param stop: watched at each step
+    :return: exit code
+    :raises RuntimeError: when an update fails; the latest checkpoint stays
+    """
+    from sb3_rfm.run_callbacks import EvaluateToCsv, LatestCheckpoint, StopOnRequest
+
+    print(f"{settings.algo} on {settings.env}, seed {settings.seed}: {folder.path}", flush=True)
+    eval_env = make_env(settings, training=False)
+    evaluation = EvaluateToCsv(eval_env, settings, folder, clock, stop, _reporter(settings.steps))
+    checkpoint = LatestCheckpoint(settings.checkpoint_freq, folder, clock)
+    model.tensorboard_log = str(folder.tensorboard)
+    _learn(model, [StopOnRequest(stop), evaluation, checkpoint], settings, machine.progress)
+    finished = not stop.requested and (
+        evaluation.last_steps == model.num_timesteps or evaluation.evaluate()
+    )
+    if finished:
+        folder.save_final(model)
+    else:
+        folder.save_checkpoint(model, clock.seconds())
+    for env in (model.env, eval_env):
+        if env is not None:
+            env.close()
+    _finish(folder, settings, model.num_timesteps, finished)
+    return 0 if finished else INTERRUPTED
+
+
+def _learn(
+    model: "OffPolicyAlgorithm",
+    callbacks: "list[BaseCallback]",
+    settings: RunSettings,
+    progress: bool,
+) -> None:
+    """
+    Train to the target, or until a callback ends it.
+
+    :param model: new or loaded
+    :param callbacks: called at each step
+    :param settings: resolved
+    :param progress: whether to show a progress bar
+    :raises RuntimeError: when an update fails
+    """
+    try:
+        model.learn(
+            settings.steps - model.num_timesteps,
+            callback=callbacks,
+            reset_num_timesteps=model.num_timesteps == 0,
+            tb_log_name=settings.algo,
+            progress_bar=progress,
+        )
+    except (ValueError, AssertionError) as error:
+        raise RuntimeError(f"training failed at step {model.num_timesteps}: {error}") from error
+
+
+def _reporter(steps: int) -> Callable[[Evaluation], None]:
+    """
+    What prints each evaluation as it comes.
+
+    :param steps: of the whole run
+    :return: a function of an evaluation
+    """
+
+    def report(row: Evaluation) -> None:
+        result = f"return {row.mean_return:.1f} ± {row.std_return:.1f} ({row.n_episodes} episodes)"
+        speed = "" if math.isnan(row.steps_per_second) else f", {row.steps_per_second:.0f} steps/s"
+        print(f"step {row.steps} of {steps}: {result}, {row.wall_seconds:.0f} s{speed}", flush=True)
+
+    return report
+
+
+def _finish(folder: RunFolder, settings: RunSettings, steps: int, finished: bool) -> None:
+    """
+    Draw the curve, and print what came out and where it lies.
+
+    :param folder: of the run
+    :param settings: of the run
+    :param steps: done
+    :param finished: whether that is all of them
+    """
+    from sb3_rfm.plots import draw_run
+
+    rows = folder.evaluations()
+    if rows:
+        draw_run(rows, folder.curve_file)
+        first, last = rows[0], rows[-1]
+        print(f"Return before training: {first.mean_return:.1f} ± {first.std_return:.1f}")
+        print(f"Return at step {last.steps}: {last.mean_return:.1f} ± {last.std_return:.1f}")
+    print(f"  model        {folder.model_file if finished else folder.checkpoints}")
+    print(f"  evaluations  {folder.csv_file}")
+    print(f"  curve        {folder.curve_file}")
+    print(f"  TensorBoard  {folder.tensorboard}")
+    if not finished:
+        print(f"Stopped at step {steps} of {settings.steps}. To go on:")
+        print(f"  sb3-rfm run --resume {shlex.quote(str(folder.path))}", flush=True)

@@ -1,0 +1,206 @@
+"""The folder of one training run: what lies in it, and how it is written so that a run killed at
+any moment can go on.
+"""
+
+import csv
+import importlib.metadata
+import os
+import platform
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sb3_rfm.evaluations import COLUMNS, Evaluation, read_evaluations
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy", "shimmy", "dm_control", "mujoco")
+
+
+class RunFolder:
+    """
+    The folder of one run.
+
+    :param path: an existing folder
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yml"
+        self.csv_file = path / "evaluations.csv"
+        self.curve_file = path / "learning_curve.png"
+        self.model_file = path / "final_model.zip"
+        self.tensorboard = path / "tensorboard"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def create(cls, parent: Path, name: str) -> "RunFolder":
+        """
+        A new folder; ``_2``, ``_3``, ... is appended where the name is taken.
+
+        :param parent: made if need be
+        :param name: wanted name
+        :return: the folder
+        """
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = parent / (name if number == 1 else f"{name}_{number}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """
+        The folder of an earlier run.
+
+        :param path: of the run
+        :return: the folder
+        :raises FileNotFoundError: when it is not the folder of a run
+        """
+        folder = cls(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"--resume: there is no folder {path}.")
+        if not folder.config_file.is_file():
+            raise FileNotFoundError(
+                f"--resume: {path} is not the folder of a run: it has no config.yml."
+            )
+        return folder
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """
+        Write ``config.yml``.
+
+        :param config: plain values
+        """
+        self.config_file.write_text(yaml.safe_dump(config, sort_keys=False, width=100))
+
+    def read_config(self) -> dict[str, Any]:
+        """
+        Read ``config.yml``.
+
+        :return: what was written
+        :raises ValueError: when it was not written by ``sb3-rfm run``
+        """
+        config = yaml.safe_load(self.config_file.read_text())
+        if not isinstance(config, dict) or "settings" not in config:
+            raise ValueError(f"{self.config_file} was not written by sb3-rfm run: no 'settings'.")
+        return config
+
+    def evaluations(self) -> list[Evaluation]:
+        """
+        What has been measured so far.
+
+        :return: the rows of ``evaluations.csv``
+        """
+        return read_evaluations(self.csv_file)
+
+    def append_evaluation(self, row: Evaluation) -> None:
+        """
+        Append a row, and have it on the disk before returning.
+
+        :param row: the evaluation
+        """
+        is_new = not self.csv_file.exists()
+        with self.csv_file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if is_new:
+                writer.writeheader()
+            writer.writerow(asdict(row))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def drop_evaluations_after(self, steps: int) -> None:
+        """
+        Forget what was measured after a checkpoint: training from there measures it again.
+
+        :param steps: of the checkpoint
+        """
+        kept = [row for row in self.evaluations() if row.steps <= steps]
+        aside = self.csv_file.with_suffix(".tmp")
+        with aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in kept)
+        aside.replace(self.csv_file)
+
+    def save_checkpoint(self, model: "OffPolicyAlgorithm", wall_seconds: float) -> Path:
+        """
+        Save model, replay buffer and clock; then drop the earlier checkpoint.
+
+        :param model: to be saved
+        :param wall_seconds: spent so far
+        :return: the checkpoint's folder, whose name ends in the number of steps
+        """
+        target = self.checkpoints / f"step_{model.num_timesteps}"
+        if target.exists():
+            return target
+        aside = self.checkpoints / "unfinished"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        model.save(aside / "model.zip")
+        model.save_replay_buffer(aside / "replay_buffer.pkl")
+        (aside / "clock.yml").write_text(yaml.safe_dump({"wall_seconds": wall_seconds}))
+        earlier = list(self.checkpoints.glob("step_*"))
+        aside.rename(target)
+        for path in earlier:
+            shutil.rmtree(path)
+        return target
+
+    def save_final(self, model: "OffPolicyAlgorithm") -> None:
+        """
+        Save the trained model; the run is finished once it is there.
+
+        :param model: to be saved
+        """
+        aside = self.path / "unfinished.zip"
+        model.save(aside)
+        aside.replace(self.model_file)
+
+    def checkpoint_seconds(self, checkpoint: Path) -> float:
+        """
+        The clock of a checkpoint.
+
+        :param checkpoint: its folder
+        :return: wall-clock seconds spent until it was saved
+        """
+        return float(yaml.safe_load((checkpoint / "clock.yml").read_text())["wall_seconds"])
+
+    def latest_checkpoint(self) -> Path:
+        """
+        The checkpoint to go on from.
+
+        :return: its folder
+        :raises FileNotFoundError: when the run never got to one
+        """
+        found = sorted(self.checkpoints.glob("step_*"), key=lambda path: int(path.name[5:]))
+        if not found:
+            raise FileNotFoundError(
+                f"--resume: {self.path} has no checkpoint yet: start the run again instead."
+            )
+        return found[-1]
+
+
+def versions() -> dict[str, str]:
+    """
+    What the run depended on.
+
+    :return: version by package, Python's and ours included
+    """
+    import sb3_rfm
+
+    found = {"sb3-rfm": sb3_rfm.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,133 @@
+"""What a training run is, and the model and environments that it asks for."""
+
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from sb3_rfm.hyperparams import (
+    algorithm_class,
+    complete,
+    constructor_arguments,
+    read_hyperparams,
+    wrapper_class,
+)
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+    from stable_baselines3.common.vec_env import VecEnv
+
+EVAL_SEED = 10_000  # evaluation episodes start elsewhere than training ones
+MAX_EVAL_ENVS = 25  # the paper's number of evaluation episodes
+ENV_KEYS = ("env_wrapper", "n_envs")  # hyperparameters of the environment, not of the algorithm
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """
+    What a run is. Hyperparameters come from ``zoo_hyperparams/``, then from ``hyperparams``.
+
+    :param algo: a key of ``sb3_rfm.hyperparams.ALGORITHMS``
+    :param env: Gymnasium id, or the short name of a DeepMind Control task
+    :param steps: environment steps to train for; 0 for the YAML file's ``n_timesteps``
+    :param seed: of networks, environment and exploration
+    :param eval_freq: environment steps between two evaluations; 0 for a tenth of the run, at most
+        10000
+    :param eval_episodes: episodes of each evaluation
+    :param checkpoint_freq: environment steps between two checkpoints; 0 for none but on a stop
+    :param hyperparams: plain values that override the YAML file's
+    """
+
+    algo: str
+    env: str
+    steps: int = 0
+    seed: int = 0
+    eval_freq: int = 0
+    eval_episodes: int = 5
+    checkpoint_freq: int = 10_000
+    hyperparams: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        algorithm_class(self.algo)
+        least = {"steps": 0, "seed": 0, "eval_freq": 0, "eval_episodes": 1, "checkpoint_freq": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < bound:
+                raise ValueError(f"{name} must be an integer of at least {bound}, got {value!r}.")
+
+    def resolved(self) -> "RunSettings":
+        """
+        The same with the full id of the environment, and every value of the YAML file filled in.
+
+        :return: settings that need no YAML file any more
+        :raises ValueError: when the environment is unknown
+        """
+        from sb3_rfm.envs import any_env_id
+
+        env_id = any_env_id(self.env)
+        hyperparams = read_hyperparams(self.algo, env_id) | self.hyperparams
+        n_timesteps = int(hyperparams.pop("n_timesteps"))
+        steps = self.steps or n_timesteps
+        eval_freq = self.eval_freq or min(max(steps // 10, 1), 10_000)
+        return replace(self, env=env_id, steps=steps, eval_freq=eval_freq, hyperparams=hyperparams)
+
+    def folder_name(self) -> str:
+        """
+        The name of the run's folder.
+
+        :return: ``<algo>__<env with dashes>__seed<k>``
+        """
+        return f"{self.algo}__{self.env.replace('/', '-').replace(':', '-')}__seed{self.seed}"
+
+
+def make_env(settings: RunSettings, training: bool) -> "VecEnv":
+    """
+    A training or an evaluation environment.
+
+    :param settings: resolved
+    :param training: with the run's seed and ``n_envs``, else seeded apart from it and with an
+        environment per episode: acting for all at once is faster
+    :return: monitored, wrapped and seeded
+    """
+    from stable_baselines3.common.env_util import make_vec_env
+
+    import sb3_rfm.envs  # noqa: F401  (registers DeepMind Control)
+
+    n_envs = int(settings.hyperparams.get("n_envs", 1))
+    return make_vec_env(
+        settings.env,
+        n_envs=n_envs if training else min(settings.eval_episodes, MAX_EVAL_ENVS),
+        seed=settings.seed if training else EVAL_SEED + MAX_EVAL_ENVS * settings.seed,
+        wrapper_class=wrapper_class(settings.hyperparams.get("env_wrapper")),
+        env_kwargs={"disable_env_checker": True},
+    )
+
+
+def make_model(settings: RunSettings, device: str) -> "tuple[OffPolicyAlgorithm, dict[str, Any]]":
+    """
+    A new model with its training environment.
+
+    The replay buffer is made no longer than the run, as it is saved whole with each checkpoint: one
+    that never fills up samples the same transitions whatever its length.
+
+    :param settings: resolved
+    :param device: of PyTorch
+    :return: the model, and every hyperparameter of it as plain values
+    :raises ValueError: when a hyperparameter is unknown
+    """
+    from gymnasium import spaces
+
+    env = make_env(settings, training=True)
+    if not isinstance(env.action_space, spaces.Box):
+        raise ValueError(
+            f"env must have continuous actions (a Box), got {settings.env} with {env.action_space}."
+        )
+    algorithm = algorithm_class(settings.algo)
+    own = {name: v for name, v in settings.hyperparams.items() if name not in ENV_KEYS}
+    # a copy: Stable-Baselines3 writes into policy_kwargs
+    arguments = constructor_arguments(algorithm, deepcopy(own), env.action_space.shape[0])
+    arguments |= {"seed": settings.seed, "device": device}
+    if not arguments.get("optimize_memory_usage"):
+        size = complete(algorithm, arguments)["buffer_size"]
+        arguments["buffer_size"] = min(size, settings.steps)
+    hyperparams = complete(algorithm, arguments)
+    return algorithm(env=env, **arguments), hyperparams

@@ -1,0 +1,193 @@
+"""The RL Zoo (rl_zoo3) with this package's algorithms in it: its ``train``, ``enjoy`` and
+``record_video`` commands, forwarded to with our hyperparameters.
+
+rl_zoo3 has no plugin point and reads its choices before it imports anything, so the algorithms are
+put into its tables in place.
+"""
+
+import argparse
+import runpy
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sb3_rfm.hyperparams import OWN_ALGORITHMS, algorithm_class, hyperparams_file
+
+if TYPE_CHECKING:
+    import optuna
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+DEFAULT_ALGORITHM = "rfm_flow"
+DEFAULT_FOLDER = "logs"
+
+
+def sample_rfm_params(
+    trial: "optuna.Trial", n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    The hyperparameters of one trial of ``train --optimize``.
+
+    The signature and the names of the shared parameters are rl_zoo3's, so that its own conversion
+    to constructor arguments applies here and when a stored trial is loaded.
+
+    :param trial: Optuna's trial
+    :param n_actions: dimension of the action (unused)
+    :param n_envs: number of environments (unused)
+    :param additional_args: whether hindsight replay is used, and its arguments
+    :return: constructor arguments
+    """
+    from rl_zoo3.hyperparams_opt import convert_offpolicy_params, sample_her_params
+
+    sampled: dict[str, Any] = {
+        "temperature": trial.suggest_float("temperature", 0.002, 0.5, log=True),
+        "n_particles": trial.suggest_categorical("n_particles", [8, 16, 32, 64]),
+        "n_candidates": trial.suggest_categorical("n_candidates", [1, 4, 8, 16, 32]),
+        "sampling_steps": trial.suggest_int("sampling_steps", 3, 20, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
+        "critic_learning_rate": trial.suggest_float("critic_learning_rate", 1e-4, 3e-3, log=True),
+        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
+        "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 10),
+        "tau": trial.suggest_float("tau", 0.001, 0.08, log=True),
+        "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
+    }
+    # the report shows the values themselves
+    trial.set_user_attr("gamma", 1 - sampled["one_minus_gamma"])
+    trial.set_user_attr("batch_size", 2 ** sampled["batch_size_pow"])
+    if additional_args["using_her_replay_buffer"]:
+        sampled = sample_her_params(trial, sampled, additional_args["her_kwargs"])
+    return convert_offpolicy_params(sampled)
+
+
+def without_buffer(algorithm: "type[OffPolicyAlgorithm]") -> "type[OffPolicyAlgorithm]":
+    """
+    The same algorithm, loading with a replay buffer of one transition.
+
+    rl_zoo3 does so for the algorithms it knows; for others it would allocate the whole buffer to
+    play a few episodes.
+
+    :param algorithm: the class
+    :return: a subclass of the same name
+    """
+
+    class WithoutBuffer(algorithm):  # type: ignore[valid-type,misc]
+        @classmethod
+        def load(cls, *args: Any, **kwargs: Any) -> "OffPolicyAlgorithm":
+            kwargs.update(buffer_size=1, optimize_memory_usage=False)
+            return super().load(*args, **kwargs)
+
+    WithoutBuffer.__name__ = WithoutBuffer.__qualname__ = algorithm.__name__
+    return WithoutBuffer
+
+
+def register(playing: bool = False) -> None:
+    """
+    Put our algorithms into rl_zoo3's tables, and DeepMind Control's ids into Gymnasium's.
+
+    :param playing: the models will be loaded and played, not trained
+    """
+    import rl_zoo3
+    from rl_zoo3 import hyperparams_opt
+
+    import sb3_rfm.envs  # noqa: F401  (registers the ids)
+
+    for name in OWN_ALGORITHMS:
+        algorithm = algorithm_class(name)
+        rl_zoo3.ALGOS[name] = without_buffer(algorithm) if playing else algorithm
+        hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sample_rfm_params
+        hyperparams_opt.HYPERPARAMS_CONVERTER[name] = hyperparams_opt.convert_offpolicy_params
+
+
+def _given(arguments: list[str]) -> argparse.Namespace:
+    """
+    The options that this module looks at; None where the user has not given one.
+
+    :param arguments: what follows the command's name
+    :return: ``algo``, ``env``, ``conf_file``, ``folder``, ``num_threads``, ``gym_packages``
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--algo")
+    parser.add_argument("--env")
+    parser.add_argument("-conf", "--conf-file")
+    parser.add_argument("-f", "--folder", "--log-folder")
+    parser.add_argument("--num-threads")
+    parser.add_argument("--gym-packages", nargs="+")
+    return parser.parse_known_args(arguments)[0]
+
+
+def _with_defaults(command: str, arguments: list[str]) -> list[str]:
+    """
+    What the user gave, and our own choices for what was left out.
+
+    :param command: ``train``, ``enjoy`` or ``record``
+    :param arguments: what follows it
+    :return: arguments for rl_zoo3
+    :raises ValueError: when the environment is missing or unknown, or cannot be recorded
+    """
+    from sb3_rfm.envs import NAMESPACE, any_env_id, check_render_mode, has_display
+
+    given = _given(arguments)
+    if given.env is None:
+        raise ValueError("--env is required, for example --env dm_control/cheetah-run-v0.")
+    algo = given.algo or DEFAULT_ALGORITHM
+    env_id = given.env if given.gym_packages else any_env_id(given.env)
+    if command == "record" and env_id.startswith(NAMESPACE):
+        check_render_mode("rgb_array")
+    added = ["--algo", algo, "--env", env_id]  # argparse takes the last
+    if command != "record" and given.num_threads is None:
+        added += ["--num-threads", "1"]  # small networks: more threads only wait for each other
+    if command == "train":
+        path = hyperparams_file(algo)
+        ours = algo in OWN_ALGORITHMS or env_id.startswith(NAMESPACE)
+        if given.conf_file is None and ours and path is not None:
+            added += ["--conf-file", str(path)]
+    else:
+        if given.folder is None:
+            added += ["--folder", DEFAULT_FOLDER]
+        if command == "enjoy" and not has_display() and "--no-render" not in arguments:
+            added += ["--no-render"]
+    return [*arguments, *added]
+
+
+def forward(command: str, arguments: list[str]) -> int:
+    """
+    Run a command of rl_zoo3.
+
+    :param command: ``train``, ``enjoy`` or ``record``
+    :param arguments: what follows it
+    :return: the exit code
+    :raises ValueError: when the environment is missing or unknown
+    :raises FileNotFoundError: when there is no trained model to play
+    :raises RuntimeError: when rl_zoo3 fails for another reason
+    """
+    asks_for_help = "-h" in arguments or "--help" in arguments
+    register(playing=command != "train")
+    if not asks_for_help:
+        arguments = _with_defaults(command, arguments)
+    sys.argv = [f"sb3-rfm {command}", *arguments]
+    try:
+        if command == "train":
+            from rl_zoo3.train import train
+
+            train()
+        elif command == "enjoy":
+            from rl_zoo3.enjoy import enjoy
+
+            enjoy()
+        else:
+            runpy.run_module("rl_zoo3.record_video", run_name="__main__")
+    except (AssertionError, ValueError) as error:
+        if command != "train" and _is_about_a_missing_model(str(error)):
+            raise FileNotFoundError(f"{error} (the folder is set with -f)") from error
+        raise RuntimeError(f"rl_zoo3's {command} failed: {error}") from error
+    return 0
+
+
+def _is_about_a_missing_model(message: str) -> bool:
+    """
+    Whether rl_zoo3 could not find what to play, which it reports in three ways.
+
+    :param message: of an exception of ``get_model_path``
+    :return: True if so
+    """
+    return "folder was not found" in message or message.startswith(
+        ("No model found", "No checkpoint found")
+    )

@@ -1,0 +1,148 @@
+"""The command line: help, errors and exit codes. What the commands do is tested beside them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sb3_rfm
+from sb3_rfm import cli
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def _python(*arguments):
+    """A fresh interpreter, which finds the package from the repository's root."""
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plot", "--help"]])
+def test_help_is_there_without_importing_what_is_slow(arguments):
+    script = f"""
+import sys
+from sb3_rfm.cli import main
+try:
+    code = main({arguments})
+except SystemExit as error:  # argparse
+    code = error.code
+heavy = {{"torch", "gymnasium", "stable_baselines3", "rl_zoo3", "matplotlib", "shimmy"}}
+print("code", code, sorted(heavy & set(sys.modules)))
+"""
+    done = _python("-c", script)
+    assert done.stdout.startswith("usage: sb3-rfm")
+    assert done.stdout.endswith("code 0 []\n"), done.stdout + done.stderr
+
+
+def test_help_names_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    listed = capsys.readouterr().out.split("commands:\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in listed.splitlines()] == list(cli.COMMANDS)
+
+
+def test_no_command_shows_the_help_and_fails(capsys):
+    assert cli.main([]) == 2
+    assert "usage: sb3-rfm COMMAND" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{sb3_rfm.__version__}\n"
+
+
+def test_an_unknown_command_brings_the_one_meant(capsys):
+    assert cli.main(["trian"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown command 'trian' (did you mean train?)" in error
+    assert "run, plot, train, enjoy, record" in error
+
+
+def test_the_entry_point_passes_the_exit_code_on():
+    assert _python("-m", "sb3_rfm.cli", "nothing").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--env", "Pendulm-v1"], "Unknown environment 'Pendulm-v1': did you mean Pendulum"),
+        (["run", "--env", "CartPole-v1"], "must have continuous actions (a Box), got CartPole-v1"),
+        (["run", "--env", "Pendulum-v1", "--steps", "-1"], "steps must be an integer of at least"),
+        (["run", "--env", "Pendulum-v1", "--threads", "0"], "threads must be an integer of at"),
+        (
+            ["run", "--env", "Pendulum-v1", "--hyperparams", "gamma"],
+            "hyperparams must be key:value, got 'gamma'",
+        ),
+        (
+            ["run", "--env", "Pendulum-v1", "--hyperparams", "n_partcles:3"],
+            "RFMFlow has no hyperparameter 'n_partcles': did you mean n_particles",
+        ),
+        (["run", "--resume", "nothing"], "--resume: there is no folder nothing"),
+        (["run", "--resume", "."], ". is not the folder of a run: it has no config.yml"),
+        (["plot", "nothing"], "There is no folder nothing"),
+        (["plot", "."], "There is no evaluation in ."),
+        (["train"], "--env is required"),
+        (["enjoy", "--env", "chetah-run"], "did you mean cheetah-run"),
+    ],
+)
+def test_errors_of_the_user_are_one_line(arguments, message, tmp_path, capsys):
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"sb3-rfm: {arguments[0]}: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())  # and nothing is left behind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "--env is required"),
+        (["run", "--algo", "dqn", "--env", "Pendulum-v1"], "invalid choice: 'dqn'"),
+        (["run", "--resume", "x", "--steps", "9", "--eval-freq", "3"], "drop --steps, --eval-freq"),
+        (["plot"], "required: folders"),
+    ],
+)
+def test_wrong_options(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("rl_zoo3", ["train", "--env", "Pendulum-v1"], "zoo"),
+        ("yaml", ["run", "--env", "Pendulum-v1"], "zoo"),
+        ("shimmy", ["run", "--env", "dm_control/cheetah-run-v0"], "dmc"),
+    ],
+)
+def test_a_missing_package_brings_the_extra_to_install(package, arguments, extra):
+    script = f"import sys; sys.modules[{package!r}] = None\n"
+    script += f"from sb3_rfm.cli import main; sys.exit(main({arguments}))"
+    done = _python("-c", script)
+    assert done.returncode == 1, done.stderr
+    assert f"pip install 'sb3-rfm[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(arguments):
+        import no_such_module  # noqa: F401
+
+    monkeypatch.setitem(cli.COMMANDS, "run", broken)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        cli.main(["run"])
+
+
+def test_an_early_ctrl_c(monkeypatch, capsys):
+    def stopped(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "run", stopped)
+    assert cli.main(["run"]) == 130
+    assert capsys.readouterr().err == "sb3-rfm: stopped\n"

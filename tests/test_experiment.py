@@ -1,0 +1,311 @@
+"""``sb3-rfm run``: what a run leaves behind, and how it goes on after a stop."""
+
+import importlib.metadata
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+import yaml
+from stable_baselines3 import SAC
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sb3_rfm import cli, experiment
+from sb3_rfm.evaluations import COLUMNS, Evaluation, read_evaluations
+from sb3_rfm.experiment import INTERRUPTED, Machine, resume, start
+from sb3_rfm.hyperparams import algorithm_class
+from sb3_rfm.run_callbacks import Clock, EvaluateToCsv, StopRequest
+from sb3_rfm.run_folder import RunFolder
+from sb3_rfm.run_settings import RunSettings, make_env, make_model
+
+ROOT = Path(__file__).resolve().parents[1]
+QUIET = Machine("cpu", threads=1, progress=False)
+TINY = {"learning_starts": 20, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}}
+TINY_TEXT = ["learning_starts:20", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def _settings(**changes):
+    given = {"algo": "sac", "env": "Pendulum-v1", "steps": 60, "eval_freq": 30, "eval_episodes": 2}
+    return RunSettings(**given | {"hyperparams": TINY} | changes)
+
+
+def _rows(path, column):
+    return [getattr(row, column) for row in read_evaluations(Path(path) / "evaluations.csv")]
+
+
+@pytest.mark.parametrize(
+    ("algo", "env", "env_id"),
+    [
+        ("rfm_flow", "Pendulum-v1", "Pendulum-v1"),
+        ("sac", "walker-walk", "dm_control/walker-walk-v0"),
+    ],
+)
+def test_a_run_leaves_everything_behind(algo, env, env_id, capsys):
+    options = ["--steps", "60", "--eval-freq", "30", "--eval-episodes", "1", "--seed", "3"]
+    more = ["--checkpoint-freq", "25", "--no-progress", "--device", "cpu"]
+    own = ["n_eval_candidates:1"] if algo == "rfm_flow" else []
+    command = ["run", "--algo", algo, "--env", env, *options, *more]
+    assert cli.main([*command, "--hyperparams", *TINY_TEXT, *own]) == 0
+    printed = capsys.readouterr().out
+    path = Path("runs") / f"{algo}__{env_id.replace('/', '-')}__seed3"
+    assert {item.name for item in path.iterdir()} == {
+        "checkpoints",
+        "config.yml",
+        "evaluations.csv",
+        "final_model.zip",
+        "learning_curve.png",
+        "tensorboard",
+    }
+    rows = read_evaluations(path / "evaluations.csv")
+    assert [row.steps for row in rows] == [0, 30, 60]
+    assert {(row.algorithm, row.environment, row.seed) for row in rows} == {(algo, env_id, 3)}
+    assert f"Return before training: {rows[0].mean_return:.1f}" in printed
+    assert f"Return at step 60: {rows[-1].mean_return:.1f}" in printed
+    assert str(path / "final_model.zip") in printed
+    model = algorithm_class(algo).load(path / "final_model.zip")
+    assert model.num_timesteps == 60
+    (checkpoint,) = (path / "checkpoints").iterdir()
+    assert checkpoint.name == "step_50"
+    assert (path / "learning_curve.png").stat().st_size > 10_000
+
+
+def test_the_configuration_says_how_to_repeat_the_run():
+    command = ["run", "--algo", "sac", "--env", "Pendulum-v1", "--steps", "20", "--no-progress"]
+    assert cli.main([*command, "--eval-episodes", "1", "--hyperparams", *TINY_TEXT]) == 0
+    config = yaml.safe_load(Path("runs/sac__Pendulum-v1__seed0/config.yml").read_text())
+    assert config["command"].startswith("sb3-rfm run --algo sac --env Pendulum-v1 --steps 20")
+    assert config["hyperparameters"]["batch_size"] == 8
+    assert config["hyperparameters"]["tau"] == 0.005  # a default of the class
+    assert config["hyperparameters"]["policy_kwargs"] == {"net_arch": [8]}
+    assert config["settings"]["hyperparams"]["env_wrapper"] == "sb3_rfm.envs.FlatFloat32"
+    assert config["versions"]["torch"] == importlib.metadata.version("torch")
+    assert RunSettings(**config["settings"]).steps == 20
+
+
+def test_returns_and_speed_are_what_was_measured(monkeypatch):
+    times = iter(range(0, 1000, 2))
+    monkeypatch.setattr("sb3_rfm.run_callbacks.monotonic", lambda: next(times))
+    settings = _settings(hyperparams=TINY | {"learning_starts": 100})  # never trained
+    folder, _ = start(settings, machine=QUIET)
+    rows = folder.evaluations()
+    assert [row.n_episodes for row in rows] == [2, 2, 2]
+    assert np.isnan(rows[0].steps_per_second)
+    assert [row.steps_per_second for row in rows[1:]] == [15, 15]  # 30 steps, 2 s later
+    model = SAC.load(folder.model_file)
+    env = make_env(settings, training=False)
+    for row in rows:
+        observations = env.reset()
+        for _ in range(200):
+            actions, _ = model.predict(observations, deterministic=True)
+            observations, _, dones, infos = env.step(actions)
+        assert all(dones)
+        returns = [info["episode"]["r"] for info in infos]
+        assert row.mean_return == pytest.approx(np.mean(returns), abs=1e-3)
+        assert row.std_return == pytest.approx(np.std(returns), abs=1e-3)
+
+
+def test_equal_settings_give_equal_runs_and_another_seed_another():
+    first, _ = start(_settings(), machine=QUIET)
+    second, _ = start(_settings(), machine=QUIET)
+    assert second.path.name == first.path.name + "_2"  # never overwritten
+    other, _ = start(_settings(seed=1), machine=QUIET)
+    returns = [_rows(folder.path, "mean_return") for folder in (first, second, other)]
+    assert returns[0] == returns[1] != returns[2]
+
+
+def test_a_buffer_no_longer_than_the_run_changes_nothing():
+    final = []
+    for size in (60, 500):  # full at the last step, and never
+        arguments = TINY | {"buffer_size": size, "seed": 0}
+        final.append(SAC("MlpPolicy", "Pendulum-v1", **arguments).learn(60).policy.state_dict())
+    assert all(th.equal(final[0][name], final[1][name]) for name in final[0])
+    model, chosen = make_model(_settings().resolved(), "cpu")
+    assert model.replay_buffer.buffer_size == chosen["buffer_size"] == 60
+
+
+def _wait_for_rows(csv_file: Path, number: int, process: "subprocess.Popen[str]") -> None:
+    for _ in range(600):
+        if len(read_evaluations(csv_file)) >= number:
+            return
+        assert process.poll() is None, "the run ended before it was stopped"
+        time.sleep(0.1)
+    raise AssertionError("the run is too slow")
+
+
+@pytest.mark.filterwarnings("ignore:`n_steps:UserWarning")  # see experiment.resume
+def test_ctrl_c_saves_the_run_and_resume_completes_it(capsys):
+    command = [sys.executable, "-m", "sb3_rfm.cli", "run", "--algo", "sac", "--env", "Pendulum-v1"]
+    options = ["--steps", "600", "--eval-freq", "50", "--eval-episodes", "1", "--no-progress"]
+    process = subprocess.Popen(
+        [*command, *options, "--hyperparams", "n_steps:3", *TINY_TEXT],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    path = Path("runs/sac__Pendulum-v1__seed0")
+    _wait_for_rows(path / "evaluations.csv", 3, process)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, errors
+    assert f"sb3-rfm run --resume {path}" in printed
+    assert (path / "learning_curve.png").exists()
+    assert not (path / "final_model.zip").exists()
+    (checkpoint,) = (path / "checkpoints").iterdir()
+    stopped_at = int(checkpoint.name.removeprefix("step_"))
+    assert 100 <= stopped_at < 600
+    before = (path / "evaluations.csv").read_text()
+    seconds = _rows(path, "wall_seconds")[-1]
+
+    assert cli.main(["run", "--resume", str(path), "--no-progress"]) == 0
+    assert f"Going on from step {stopped_at} of 600" in capsys.readouterr().out
+    assert (path / "evaluations.csv").read_text().startswith(before)
+    assert _rows(path, "steps") == list(range(0, 601, 50))
+    assert _rows(path, "wall_seconds")[len(before.splitlines()) - 1] > seconds
+    model = SAC.load(path / "final_model.zip")
+    assert model.num_timesteps == 600
+    assert model._n_updates > 600 - 20 - 5  # those before the stop are counted
+    (log,) = (path / "tensorboard").iterdir()
+    events = EventAccumulator(str(log)).Reload().Scalars("eval/mean_reward")
+    assert [event.step for event in events] == _rows(path, "steps")
+
+    assert cli.main(["run", "--resume", str(path)]) == 0
+    assert "is finished: 600 of 600" in capsys.readouterr().out
+
+
+def test_a_second_signal_stops_at_once():
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # the handlers are put back
+
+
+class _StopsIn(StopRequest):
+    """Requested after it was looked at so many times."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    @property
+    def requested(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_an_evaluation_stopped_midway_is_made_up_for(tmp_path):
+    settings = _settings(eval_episodes=1, eval_freq=20).resolved()
+    model, _ = make_model(settings, "cpu")
+    folder = RunFolder(tmp_path)
+
+    def evaluation(looks):
+        env = make_env(settings, training=False)
+        return EvaluateToCsv(env, settings, folder, Clock(), _StopsIn(looks), lambda row: None)
+
+    model.learn(20, callback=evaluation(250))  # the first takes 200 looks
+    assert model.num_timesteps == 20
+    assert _rows(tmp_path, "steps") == [0]
+    model.learn(5, callback=evaluation(10_000), reset_num_timesteps=False)
+    assert _rows(tmp_path, "steps") == [0, 20]
+
+
+def test_evaluation_episodes_are_not_those_of_training():
+    settings = _settings().resolved()
+    (training,), evaluation = (make_env(settings, choice).reset() for choice in (True, False))
+    assert len(evaluation) == 2  # one environment per episode
+    assert not np.isclose(evaluation, training).all(axis=1).any()
+    assert not np.array_equal(*evaluation)
+
+
+def test_what_was_measured_after_the_checkpoint_is_measured_again(monkeypatch):
+    settings = _settings(checkpoint_freq=40)
+    folder, _ = start(settings, machine=QUIET)
+    folder.model_file.unlink()  # as if killed after step 60, with a checkpoint at 40
+    folder.append_evaluation(Evaluation("sac", "Pendulum-v1", 0, 90, 0, 0, 1, 1, 1))
+    models, save = [], RunFolder.save_final
+    monkeypatch.setattr(
+        RunFolder, "save_final", lambda *args: models.append(args[1]) or save(*args)
+    )
+    assert resume(folder.path, QUIET)[1] == 0
+    assert _rows(folder.path, "steps") == [0, 30, 60]
+    # step 40 was not stored yet when its callback saved the checkpoint; 20 more steps followed
+    assert models[0].replay_buffer.size() == 39 + 20
+    assert SAC.load(folder.model_file).num_timesteps == 60
+
+
+def test_a_run_that_was_never_saved_cannot_go_on():
+    folder, _ = start(_settings(checkpoint_freq=0), machine=QUIET)
+    folder.model_file.unlink()
+    (folder.checkpoints / "unfinished").mkdir(parents=True)  # killed while saving
+    with pytest.raises(FileNotFoundError, match="has no checkpoint yet"):
+        resume(folder.path, QUIET)
+
+
+def test_resume_refuses_a_foreign_configuration(tmp_path):
+    (tmp_path / "config.yml").write_text("algo: sac\n")
+    with pytest.raises(ValueError, match="was not written by sb3-rfm run"):
+        resume(tmp_path, QUIET)
+
+
+def test_n_step_returns_do_not_run_across_a_resume():
+    model = SAC("MlpPolicy", "Pendulum-v1", buffer_size=50, n_steps=3, learning_starts=99).learn(10)
+    buffer = model.replay_buffer
+    last = buffer.pos - 1
+    experiment._close_episode(model)
+    new = np.zeros((1, 3), np.float32)
+    for _ in range(5):
+        buffer.add(new, new, new[:, :1], np.array([1e6]), np.array([False]), [{}])
+    sample = buffer._get_samples(np.array([last - 1, last]))
+    assert sample.rewards.abs().max() < 100
+    assert sample.dones.sum() == 0  # cut short, not over: the critic bootstraps
+
+
+def test_a_failing_update_is_reported_with_its_step(monkeypatch):
+    def fail(self, *arguments, **options):
+        raise ValueError("not a number")
+
+    monkeypatch.setattr(SAC, "train", fail)
+    with pytest.raises(RuntimeError, match="training failed at step 21: not a number"):
+        start(_settings(), machine=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algo": "ppo"}, "algo must be one of rfm_flow, .*got 'ppo'"),
+        ({"steps": 1.5}, "steps must be an integer of at least 0, got 1.5"),
+        ({"eval_freq": -1}, "eval_freq must be an integer of at least 0, got -1"),
+        ({"eval_episodes": 0}, "eval_episodes must be"),
+        ({"checkpoint_freq": -1}, "checkpoint_freq must be"),
+        ({"seed": -1}, "seed must be"),
+    ],
+)
+def test_settings_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        _settings(**changes)
+
+
+@pytest.mark.parametrize(("steps", "freq"), [(5, 1), (20_000, 2000), (250_000, 10_000)])
+def test_the_curve_has_ten_points_or_the_protocols(steps, freq):
+    assert _settings(steps=steps, eval_freq=0).resolved().eval_freq == freq
+    assert _settings(steps=steps, eval_freq=7).resolved().eval_freq == 7
+
+
+def test_a_row_cut_short_by_a_crash_is_left_out(tmp_path):
+    path = tmp_path / "evaluations.csv"
+    path.write_text(",".join(COLUMNS) + "\nsac,Pendulum-v1,0,0,1,2,3,nan,4\nsac,Pendulum-v1,0,1")
+    assert [row.steps for row in read_evaluations(path)] == [0]
+    path.write_text("steps,return\n1,2\n")
+    with pytest.raises(ValueError, match="has no column algorithm"):
+        read_evaluations(path)

@@ -1,0 +1,253 @@
+"""The RL Zoo's commands with our algorithms, and the hyperparameter files they read."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import rl_zoo3
+import yaml
+from rl_zoo3 import hyperparams_opt
+from stable_baselines3 import SAC, TD3
+from test_envs import PROTOCOL
+
+from sb3_rfm import cli, hyperparams, zoo
+from sb3_rfm.curves import read_curves
+from sb3_rfm.hyperparams import ALGORITHMS, OWN_ALGORITHMS, algorithm_class, hyperparams_file
+from sb3_rfm.run_settings import RunSettings, make_model
+
+FILES = {algo: yaml.safe_load(hyperparams_file(algo).read_text()) for algo in ALGORITHMS}
+ENTRIES = [(algo, env_id) for algo, entries in FILES.items() for env_id in entries]
+TINY = ["learning_starts:30", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
+WALKER = "dm_control/walker-walk-v0"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)  # the zoo reads it: put it back
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+
+@pytest.mark.parametrize(("algo", "env_id"), ENTRIES)
+def test_every_entry_makes_a_model(algo, env_id):
+    env = "dm_control/hopper-hop-v0" if env_id == "default" else env_id
+    entry = FILES[algo][env_id]
+    settings = RunSettings(algo, env).resolved()
+    assert settings.steps == entry["n_timesteps"]
+    model, chosen = make_model(settings, "cpu")
+    assert isinstance(model, algorithm_class(algo))
+    assert model.learning_starts == chosen["learning_starts"]
+    if "learning_starts" in entry:
+        assert model.learning_starts == entry["learning_starts"]
+    assert model.observation_space.dtype == np.float32
+    assert len(model.observation_space.shape) == 1
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_algorithm_follows_one_protocol(algo):
+    ids = {f"dm_control/{task}-v0" for task in PROTOCOL}
+    assert set(FILES[algo]) == ids | {"default", "Pendulum-v1"}
+    for env_id in ids:
+        assert FILES[algo][env_id]["n_timesteps"] == 250_000
+        starts = FILES[algo][env_id]["learning_starts"]
+        assert starts == FILES["sac"][env_id]["learning_starts"]  # a fair comparison
+
+
+def test_files_are_found_in_the_package_first_and_in_the_repository_else(tmp_path, monkeypatch):
+    package = tmp_path / "somewhere" / "sb3_rfm"
+    in_package = package / "zoo_hyperparams" / "sac.yml"
+    in_root = package.parent / "zoo_hyperparams" / "sac.yml"
+    monkeypatch.setattr(hyperparams, "__file__", str(package / "hyperparams.py"))
+    assert hyperparams_file("sac") is None
+    for path in (in_root, in_package):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert hyperparams_file("sac") == path.resolve()
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("learning_rate:3e-4", 3e-4),
+        ("learning_rate:lin_3e-4", "lin_3e-4"),
+        ("n_particles:8", 8),
+        ("temperature:auto", "auto"),
+        ("optimize_memory_usage:True", True),
+        ("train_freq:(1, 'episode')", (1, "episode")),
+        ("policy_kwargs:dict(net_arch=dict(pi=[8], qf=[9]))", {"net_arch": {"pi": [8], "qf": [9]}}),
+        ("policy_kwargs:{'net_arch': [8]}", {"net_arch": [8]}),
+        ("policy_kwargs:dict(open('x'))", "dict(open('x'))"),  # never run
+    ],
+)
+def test_overrides(pair, value):
+    assert hyperparams.parse_overrides([pair]) == {pair.partition(":")[0]: value}
+
+
+def test_plain_values_become_arguments():
+    plain = {"learning_rate": "lin_1e-3", "train_freq": [1, "episode"]}
+    noise = {"noise_type": "normal", "noise_std": 0.3}
+    arguments = hyperparams.constructor_arguments(TD3, plain | noise, n_actions=2)
+    assert arguments["learning_rate"](0.5) == pytest.approx(5e-4)
+    assert arguments["train_freq"] == (1, "episode")
+    np.testing.assert_array_equal(arguments["action_noise"]._sigma, [0.3, 0.3])
+    assert set(arguments) == {"learning_rate", "train_freq", "action_noise"}
+
+
+def test_an_unknown_hyperparameter_brings_the_one_meant():
+    with pytest.raises(ValueError, match=r"SAC has no hyperparameter 'gama': did you mean gamma"):
+        hyperparams.constructor_arguments(SAC, {"gama": 0.9}, n_actions=1)
+    with pytest.raises(ValueError, match=r"noise_type must be one of normal, .*got 'loud'"):
+        hyperparams.constructor_arguments(TD3, {"noise_type": "loud"}, n_actions=1)
+
+
+@pytest.mark.parametrize("algo", OWN_ALGORITHMS)
+def test_the_search_samples_arguments_of_the_class(algo):
+    zoo.register()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    sample = hyperparams_opt.HYPERPARAMS_SAMPLER[algo]
+    arguments = sample(trial, 1, 1, {"using_her_replay_buffer": False, "her_kwargs": {}})
+    model = rl_zoo3.ALGOS[algo]("MlpPolicy", "Pendulum-v1", buffer_size=9, **arguments)
+    assert {name: getattr(model, name) for name in ("gamma", "tau", "batch_size")} == {
+        name: arguments[name] for name in ("gamma", "tau", "batch_size")
+    }
+    # a stored trial, loaded with --trial-id, gives the same arguments
+    assert hyperparams_opt.HYPERPARAMS_CONVERTER[algo](trial.params) == arguments
+
+
+def test_models_are_played_without_a_replay_buffer(tmp_path):
+    SAC("MlpPolicy", "Pendulum-v1", buffer_size=1000).save(tmp_path / "model")
+    model = zoo.without_buffer(SAC).load(tmp_path / "model")
+    assert model.buffer_size == model.replay_buffer.buffer_size == 1
+    assert isinstance(model, SAC)
+
+
+@pytest.fixture
+def forwarded(monkeypatch):
+    """What rl_zoo3 is called with."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr("rl_zoo3.train.train", lambda: calls.append(list(sys.argv)))
+    monkeypatch.setattr("rl_zoo3.enjoy.enjoy", lambda: calls.append(list(sys.argv)))
+
+    def call(*arguments: str) -> list[str]:
+        assert cli.main(list(arguments)) == 0
+        return calls[-1]
+
+    return call
+
+
+def _value(arguments: list[str], *names: str) -> str:
+    """Of an option, the last time it was given."""
+    index = max(i for i, word in enumerate(arguments) if word in names)
+    return arguments[index + 1]
+
+
+def test_train_fills_in_what_was_left_out(forwarded):
+    arguments = forwarded("train", "--env", "walker-walk")
+    assert arguments[0] == "sb3-rfm train"
+    assert _value(arguments, "--algo") == "rfm_flow"
+    assert _value(arguments, "--env") == WALKER
+    assert _value(arguments, "--num-threads") == "1"
+    assert Path(_value(arguments, "--conf-file")) == hyperparams_file("rfm_flow")
+
+
+def test_train_keeps_what_was_given(forwarded):
+    arguments = forwarded(
+        "train", "--algo=rfm_diffusion", "--env", WALKER, "-conf", "my.yml", "--num-threads", "2"
+    )
+    assert _value(arguments, "--algo") == "rfm_diffusion"
+    assert "--conf-file" not in arguments
+    assert _value(arguments, "-conf") == "my.yml"
+    assert _value(arguments, "--num-threads") == "2"
+
+
+@pytest.mark.parametrize(
+    ("algo", "env", "ours"),
+    [
+        ("rfm_flow", "Pendulum-v1", True),
+        ("sac", WALKER, True),
+        ("sac", "Pendulum-v1", False),  # rl_zoo3 has its own
+        ("ppo", WALKER, False),  # neither has one
+    ],
+)
+def test_our_hyperparameters_are_used_where_they_belong(forwarded, algo, env, ours):
+    assert ("--conf-file" in forwarded("train", "--algo", algo, "--env", env)) == ours
+
+
+def test_enjoy_opens_a_window_only_where_there_is_a_display(forwarded, monkeypatch):
+    arguments = forwarded("enjoy", "--env", WALKER)
+    assert "--no-render" in arguments
+    assert _value(arguments, "--folder") == "logs"
+    monkeypatch.setenv("DISPLAY", ":0")
+    arguments = forwarded("enjoy", "--env", WALKER, "-f", "other")
+    assert "--no-render" not in arguments
+    assert "--folder" not in arguments
+
+
+@pytest.mark.parametrize("algo", OWN_ALGORITHMS)
+def test_train_then_enjoy_then_plot(algo, tmp_path, capsys):
+    base = ["--algo", algo, "--env", WALKER]
+    training = ["-n", "60", "--eval-freq", "30", "--eval-episodes", "1", "--seed", "5"]
+    small = ["n_eval_candidates:1", "sampling_steps:1"]
+    assert cli.main(["train", *base, *training, "-params", *TINY, *small]) == 0
+    run = tmp_path / "logs" / algo / "dm_control-walker-walk-v0_1"
+    assert (run / "dm_control-walker-walk-v0.zip").is_file()
+
+    assert rl_zoo3.ALGOS[algo] is algorithm_class(algo)
+
+    capsys.readouterr()
+    assert cli.main(["enjoy", *base, "-n", "1001"]) == 0
+    assert "Episode Length 1000" in capsys.readouterr().out
+    assert rl_zoo3.ALGOS[algo].load(run / "dm_control-walker-walk-v0.zip").buffer_size == 1
+
+    assert cli.main(["plot", "logs"]) == 0
+    assert f"{WALKER}  {algo}  1 seed, step 60: " in capsys.readouterr().out
+    assert (tmp_path / "logs" / "learning_curves.png").stat().st_size > 10_000
+    (curve,) = read_curves([tmp_path / "logs"])
+    with np.load(run / "evaluations.npz") as data:
+        np.testing.assert_allclose(curve.returns, data["results"].mean(axis=1))
+    assert (curve.environment, curve.seed, curve.steps) == (WALKER, 5, (30, 60))
+
+
+def test_optimize(tmp_path, monkeypatch, capsys):
+    sample = zoo.sample_rfm_params
+
+    def tiny(trial, *arguments):
+        return sample(trial, *arguments) | {"batch_size": 8, "n_eval_candidates": 1}
+
+    monkeypatch.setattr(zoo, "sample_rfm_params", tiny)
+    command = ["train", "--env", "Pendulum-v1", "-n", "40", "--optimize", "--n-trials", "2"]
+    options = ["--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots", "--seed", "0"]
+    assert cli.main([*command, *options, "-params", "learning_starts:30"]) == 0
+    assert "Number of finished trials:  2" in capsys.readouterr().out
+    (report,) = (tmp_path / "logs" / "rfm_flow").glob("report_*.csv")
+    states = [line.rsplit(",", 1)[-1] for line in report.read_text().splitlines()[1:]]
+    assert states == ["COMPLETE", "COMPLETE"]
+    assert "params_temperature" in report.read_text()
+
+
+def test_a_model_that_is_not_there_is_an_error_of_one_line(tmp_path, capsys):
+    assert cli.main(["enjoy", "--env", WALKER]) == 2
+    assert "The logs/rfm_flow folder was not found" in capsys.readouterr().err
+    (tmp_path / "logs" / "rfm_flow").mkdir(parents=True)
+    assert cli.main(["enjoy", "--env", WALKER]) == 2
+    assert "No model found for rfm_flow" in capsys.readouterr().err
+
+
+def test_a_failure_in_the_midst_of_training_keeps_its_traceback(forwarded, monkeypatch):
+    def fail():
+        raise ValueError("not a number")
+
+    monkeypatch.setattr("rl_zoo3.train.train", fail)
+    with pytest.raises(RuntimeError, match="rl_zoo3's train failed: not a number"):
+        cli.main(["train", "--env", WALKER])
+
+
+@pytest.mark.skipif(os.environ.get("MUJOCO_GL") != "disable", reason="OpenGL was asked for")
+def test_record_says_why_it_cannot(capsys):
+    assert cli.main(["record", "--env", WALKER]) == 2
+    assert "needs OpenGL" in capsys.readouterr().err
