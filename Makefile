@@ -4,7 +4,7 @@
 ALGO   ?= rfm_flow
 # Not ?=: shells and containers set a variable ENV of their own.
 ENV     = dm_control/cartpole-swingup-v0
-STEPS  ?= 20000
+STEPS  ?= 30000
 SEED   ?= 0
 RESUME ?=
 ARGS   ?=
@@ -50,7 +50,7 @@ $(READY): $(PINNED) pyproject.toml
 	@touch $@
 
 train: $(READY)  ## train ALGO on ENV for STEPS steps, or go on with RESUME=runs/...
-	@exec $(BIN)/sb3-rfm run $(if $(RESUME),--resume "$(RESUME)",--algo "$(ALGO)" --env "$(ENV)" \
+	@exec $(BIN)/sb3-rfm run $(if $(RESUME),--resume "$(RESUME)" $(if $(filter command%,$(origin STEPS)),--steps "$(STEPS)"),--algo "$(ALGO)" --env "$(ENV)" \
 		--steps "$(STEPS)" --seed "$(SEED)" --folder runs) $(ARGS)
 
 test: $(READY)  ## fast tests and doctests (two processes)

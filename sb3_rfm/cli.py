@@ -22,7 +22,7 @@ commands:
 
 examples:
   sb3-rfm run --algo rfm_flow --env cartpole-swingup --steps 20000 --seed 0
-  sb3-rfm run --resume runs/rfm_flow__dm_control-cartpole-swingup-v0__seed0
+  sb3-rfm run --resume runs/rfm_flow__dm_control-cartpole-swingup-v0__seed0 --steps 50000
   sb3-rfm plot runs
   sb3-rfm train --algo rfm_flow --env dm_control/cheetah-run-v0 -n 100000
   sb3-rfm train --algo rfm_flow --env cheetah-run -n 20000 --optimize --n-trials 20
@@ -56,7 +56,12 @@ def _run_parser() -> argparse.ArgumentParser:
     add("--checkpoint-freq", type=int, metavar="STEPS", help="steps between checkpoints (10000)")
     add("--hyperparams", nargs="+", metavar="KEY:VALUE", help="e.g. temperature:0.05 gamma:0.98")
     add("--folder", type=Path, help="where the run's folder is made (runs)")
-    add("--resume", type=Path, metavar="RUN_FOLDER", help="go on with a run that was stopped")
+    add(
+        "--resume",
+        type=Path,
+        metavar="RUN_FOLDER",
+        help="go on with a run; --steps sets a later target",
+    )
     add("--device", default="auto", help="of PyTorch (auto)")
     add("--threads", type=int, default=1, help="of PyTorch (1)")
     add("--no-progress", action="store_true", help="no progress bar")
@@ -82,10 +87,11 @@ def run(arguments: list[str]) -> int:
     given = {name: value for name, value in options.items() if value is not None}
     folder = given.pop("resume", None)
     if folder is not None:
+        steps = given.pop("steps", None)
         if given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             parser.error(f"--resume takes all settings from the folder's config.yml: drop {names}")
-        return experiment.resume(folder, machine)[1]
+        return experiment.resume(folder, machine, steps)[1]
     if "env" not in given:
         parser.error("--env is required, for example --env dm_control/cartpole-swingup-v0")
     parent = given.pop("folder", Path("runs"))

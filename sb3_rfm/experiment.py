@@ -4,7 +4,7 @@ import math
 import shlex
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,20 +78,32 @@ def start(
         return folder, _train(model, folder, settings, machine, clock, stop)
 
 
-def resume(path: Path, machine: Machine = Machine()) -> tuple[RunFolder, int]:
+def resume(
+    path: Path, machine: Machine = Machine(), steps: int | None = None
+) -> tuple[RunFolder, int]:
     """
-    Go on with a run that was stopped, to its own target, from its latest checkpoint.
+    Go on with a run, to its own target or a later one, from its latest checkpoint.
 
     The random numbers are not those an unbroken run would have seen: the episode under way is lost,
     and the generators are seeded anew from the seed and the number of steps.
 
     :param path: the run's folder
     :param machine: device, threads, progress bar
+    :param steps: a new target, not before the run's own; the replay buffer keeps its size
     :return: the folder, and the exit code: 0, or 130 when it was stopped
     :raises FileNotFoundError: when ``path`` is not a run or has no checkpoint
+    :raises ValueError: when the new target lies before the run's own
     """
     folder = RunFolder.open(path)
-    settings = RunSettings(**folder.read_config()["settings"])
+    config = folder.read_config()
+    settings = RunSettings(**config["settings"])
+    if steps is not None and steps != settings.steps:
+        if steps < settings.steps:
+            raise ValueError(f"steps must be at least the run's own {settings.steps}, got {steps}.")
+        folder.latest_checkpoint()  # there is something to go on from
+        settings = replace(settings, steps=steps)
+        folder.write_config(config | {"settings": asdict(settings)})
+        folder.model_file.unlink(missing_ok=True)
     if folder.model_file.exists():
         print(f"{path} is finished: {settings.steps} of {settings.steps} steps done.")
         return folder, 0

@@ -81,7 +81,9 @@ class RunFolder:
 
         :param config: plain values
         """
-        self.config_file.write_text(yaml.safe_dump(config, sort_keys=False, width=100))
+        aside = self.config_file.with_suffix(".tmp")
+        aside.write_text(yaml.safe_dump(config, sort_keys=False, width=100))
+        aside.replace(self.config_file)
 
     def read_config(self) -> dict[str, Any]:
         """

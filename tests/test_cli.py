@@ -102,7 +102,7 @@ def test_errors_of_the_user_are_one_line(arguments, message, tmp_path, capsys):
     [
         (["run"], "--env is required"),
         (["run", "--algo", "dqn", "--env", "Pendulum-v1"], "invalid choice: 'dqn'"),
-        (["run", "--resume", "x", "--steps", "9", "--eval-freq", "3"], "drop --steps, --eval-freq"),
+        (["run", "--resume", "x", "--steps", "9", "--eval-freq", "3"], "drop --eval-freq"),
         (["plot"], "required: folders"),
     ],
 )

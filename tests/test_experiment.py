@@ -244,6 +244,17 @@ def test_what_was_measured_after_the_checkpoint_is_measured_again(monkeypatch):
     assert SAC.load(folder.model_file).num_timesteps == 60
 
 
+def test_a_finished_run_goes_on_to_a_later_target(capsys):
+    folder, _ = start(_settings(checkpoint_freq=60), machine=QUIET)
+    assert resume(folder.path, QUIET, steps=90)[1] == 0
+    assert "Going on from step 60 of 90" in capsys.readouterr().out
+    assert _rows(folder.path, "steps") == [0, 30, 60, 90]
+    assert SAC.load(folder.model_file).num_timesteps == 90
+    with pytest.raises(ValueError, match="at least the run's own 90, got 60"):
+        resume(folder.path, QUIET, steps=60)
+    assert folder.model_file.exists()
+
+
 def test_a_run_that_was_never_saved_cannot_go_on():
     folder, _ = start(_settings(checkpoint_freq=0), machine=QUIET)
     folder.model_file.unlink()
