@@ -251,4 +251,6 @@ def _finish(folder: RunFolder, settings: RunSettings, steps: int, finished: bool
     print(f"  TensorBoard  {folder.tensorboard}")
     if not finished:
         print(f"Stopped at step {steps} of {settings.steps}. To go on:")
-        print(f"  sb3-rfm run --resume {shlex.quote(str(folder.path))}", flush=True)
+        path = shlex.quote(str(folder.path))
+        print(f"  sb3-rfm run --resume {path}")
+        print(f"or, in a checkout: make train RESUME={path}", flush=True)

@@ -20,7 +20,7 @@ from sb3_rfm import RFMDiffusion, RFMFlow
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.row import Row
 from sb3_rfm.rfm_flow.rfm_flow import AUTHORS
-from sb3_rfm.sampling import Euler, Linear
+from sb3_rfm.sampling import Euler, Linear, make_estimator
 
 ALGORITHMS = [RFMFlow, RFMDiffusion]
 SMALL: dict[str, Any] = {
@@ -185,6 +185,18 @@ def test_save_and_load_restores_everything(
         np.random.seed(0)  # noqa: NPY002  (SB3's buffers draw from it)
         one.train(2, 8)
     assert same(state(model), state(loaded))
+
+
+@each_algorithm
+def test_load_takes_new_arguments(algorithm: type[BoltzmannAlgorithm], tmp_path: Path) -> None:
+    small(algorithm).save(tmp_path / "model")
+    changes = {"temperature": 0.5, "n_particles": 7, "estimator": "noise"}
+    loaded = algorithm.load(tmp_path / "model", env=Bandit(), **changes)
+    assert loaded.learner.estimator == make_estimator("noise", 7)
+    loaded.learn(40)
+    assert loaded.actor.temperature().item() == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="n_candidates"):
+        algorithm.load(tmp_path / "model", n_candidates=0)
 
 
 def _attribute(model: Any, path: str) -> Any:

@@ -53,8 +53,7 @@ def check_action_space(space: spaces.Space) -> None:
 
 class BoltzmannAlgorithm(OffPolicyAlgorithm):
     """
-    Off-policy actor-critic whose actor is a flow or diffusion regressed on the Boltzmann law of its
-    critic.
+    Off-policy actor-critic: a flow or diffusion regressed on the Boltzmann law of its critic.
 
     Subclasses are rows of choices (:class:`Row`): they give defaults and no code.
 

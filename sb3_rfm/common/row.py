@@ -21,9 +21,9 @@ from sb3_rfm.sampling.supports import SUPPORTS, Support, SupportLike
 @dataclass(frozen=True)
 class Row:
     """
-    The choices that make an algorithm; the defaults are RFMFlow's. See
-    :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm` for each.
+    The choices that make an algorithm; the defaults are RFMFlow's.
 
+    :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm` says what each is.
     A subclass of the algorithm is a row with other values, and an argument of its constructor
     replaces one of them.
     """
@@ -50,13 +50,8 @@ class Row:
         require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
         if self.target_entropy != "auto":
             require_float("target_entropy", self.target_entropy)
-        require(
-            self.bfloat16 in (True, False, "auto"),
-            "bfloat16",
-            self.bfloat16,
-            "True, False or 'auto'",
-        )
-
+        switch = "True, False or 'auto'"
+        require(self.bfloat16 in (True, False, "auto"), "bfloat16", self.bfloat16, switch)
         make_estimator(self.estimator, self.n_particles).check_support(self.flow().support.bounded)
         if parse_temperature(self.temperature).tuned:
             least = "at least 2 where temperature is 'auto'"

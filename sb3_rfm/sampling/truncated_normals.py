@@ -45,7 +45,7 @@ class TruncatedNormal:
     """
     ``TN(x; loc, scale²) ∝ N(x; loc, scale²) 1[-1 <= x <= 1]``, independent coordinates.
 
-    Accurate for locations up to ±1e3 and scales from 1e-3 to 1e3. As the scale grows it tends to
+    Accurate for locations up to ±1e3 and scales from 1e-5 to 1e3. As the scale grows it tends to
     the uniform law, and as it shrinks inside the box to the plain normal.
 
     :param loc: location of the normal, (*S)

@@ -111,6 +111,27 @@ def test_grad_mode_does_not_change_the_numbers(estimator):
     assert all(th.equal(outside[name], inside[name]) for name in outside)
 
 
+@pytest.mark.parametrize("estimator", [*ESTIMATOR_NAMES, "bounded"])
+def test_inference_mode_does_not_change_the_numbers(estimator):
+    """Gradients of the target are taken, even where everything else is an inference tensor."""
+    network = critic()
+    bounds = (-1.0, 1.0) if estimator == "bounded" else None
+
+    def run():
+        x_t, generator = X_T * 1.0, seeded(1)
+        return parts(
+            posterior_mean(
+                network, x_t, 0.5, estimator=estimator, bounds=bounds, generator=generator
+            )
+        )
+
+    outside = run()
+    with th.inference_mode():
+        inside = run()
+    assert all(th.equal(outside[name], inside[name]) for name in outside)
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
 def test_noise_needs_no_gradient():
     posterior_mean(lambda x: x.detach().sum(-1), X_T, 0.5, estimator="noise")
     posterior_mean(lambda x: x.detach().sum(-1), X_T, 0.5, estimator=0)
@@ -239,6 +260,15 @@ def test_bad_arguments_are_named(argument, changes, error):
     arguments = {"log_density": GAUSSIAN, "x_t": X_T, "t": 0.5} | changes
     with pytest.raises(error, match=rf"^{argument} must"):
         posterior_mean(**arguments)
+
+
+@pytest.mark.parametrize("estimator", ["noise", "gradient", "bounded"])
+def test_a_log_density_of_another_dtype_is_refused(estimator):
+    """Weights in half of the digits, or a network in float32 behind float64 points."""
+    bounds = None if estimator == "gradient" else (-1.0, 1.0)
+    message = r"^log_density must satisfy: a result of dtype torch\.float64.*; got torch\.float32"
+    with pytest.raises(ValueError, match=message):
+        posterior_mean(lambda x: GAUSSIAN(x).float(), X_T, 0.5, estimator=estimator, bounds=bounds)
 
 
 @pytest.mark.parametrize("estimator", ["noise", "gradient"])

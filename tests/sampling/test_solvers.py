@@ -246,6 +246,14 @@ def test_bad_number_of_steps(steps, error):
 
 
 @pytest.mark.parametrize(
+    "t_range", [(0.7, 0.2), (0.5, 0.5), (-0.1, 1.0), (0.0, 1.1), (math.nan, 1.0), (0.0, 0.5, 1.0)]
+)
+def test_bad_t_range(t_range):
+    with pytest.raises(ValueError, match=r"^t_range must satisfy: .*0 <= first < last <= 1; got"):
+        Euler().solve(lambda x, t: x, doubles(1.0)[None], Linear(), 4, t_range)
+
+
+@pytest.mark.parametrize(
     ("make", "stochasticity", "error"),
     [
         (DDIM, -0.1, ValueError),

@@ -85,6 +85,18 @@ def test_box_is_the_identity_but_for_rounding_at_the_walls():
     assert not TanhLatent().bounded
 
 
+def test_box_has_nothing_to_choose():
+    """Its walls are those of the actions: constants of the class, where tanh's bound is a field."""
+    assert (Box.bound, Box.bounded) == (1.0, True)
+    assert Box() == Box()
+    assert repr(Box()) == "Box()"
+    with pytest.raises(TypeError):
+        Box(2.0)
+    with pytest.raises(TypeError):
+        Box(bounded=False)
+    assert TanhLatent(3.0).bound == 3.0
+
+
 def test_registry_names():
     names = {"tanh": TanhLatent(), "box": Box()}
     assert {name: SUPPORTS.resolve(name, Support) for name in SUPPORTS.factories} == names
