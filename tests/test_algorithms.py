@@ -60,14 +60,16 @@ def same(one: dict[str, th.Tensor], two: dict[str, th.Tensor]) -> bool:
         {"policy_delay": 1, "n_candidates": 1, "n_eval_candidates": 1},
         {"temperature": "auto_0.5"},
         {"temperature": "lin_0.1"},
-        {"temperature": lambda progress: 0.01 + progress},
+        pytest.param({"temperature": lambda progress: 0.01 + progress}, id="temperature schedule"),
         {"parametrization": "velocity"},
         {"parametrization": "noise"},
         {"support": "tanh", "estimator": "diagonal_centred"},
         {"support": "tanh", "estimator": "isotropic", "interpolant": "ve"},
         {"estimator": 0.0, "interpolant": "vp_linear", "solver": "euler_maruyama"},
         {"solver": "heun", "interpolant": Linear()},
-        {"action_noise": NormalActionNoise(np.zeros(2), 0.1 * np.ones(2))},
+        pytest.param(
+            {"action_noise": NormalActionNoise(np.zeros(2), 0.1 * np.ones(2))}, id="action noise"
+        ),
         {"n_steps": 3},
         {"train_freq": (2, "episode"), "gradient_steps": -1},
     ],
