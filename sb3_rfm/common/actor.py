@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.temperature import Temperature
 from sb3_rfm.networks import FlowNetwork
-from sb3_rfm.sampling.interpolants import Interpolant, Linear
-from sb3_rfm.sampling.parametrizations import Parametrization, Velocity
+from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
+from sb3_rfm.sampling.parametrizations import EndPoints, Parametrization, Velocity
 from sb3_rfm.sampling.registry import require, require_int
 from sb3_rfm.sampling.solvers import Euler, Solver
 from sb3_rfm.sampling.supports import Support, TanhLatent
@@ -52,6 +52,18 @@ class Flow:
             require_int(name, getattr(self, name))
         low, high = self.t_range
         require(0 < low < high < 1, "t_range", self.t_range, "0 < low < high < 1")
+
+    def tied_ends(self, coefficients: Coefficients, x_t: Tensor, x_1: Tensor) -> EndPoints:
+        """
+        The action end, kept within the support's bound, and the noise end that ``x_t`` ties to it.
+
+        :param coefficients: the interpolant at the time of ``x_t``
+        :param x_t: (*S, D)
+        :param x_1: the action end, (*S, D)
+        :return: both ends
+        """
+        x_1 = x_1.clamp(-self.support.bound, self.support.bound)
+        return EndPoints((x_t - coefficients.alpha * x_1) / coefficients.beta, x_1)
 
 
 @lru_cache(maxsize=16)
@@ -168,9 +180,8 @@ class RFMActor(BasePolicy):
         ends = self.flow.parametrization.end_points(
             coefficients, x, self.network(condition, x, t).to(x.dtype)
         )
-        x_1 = ends.x_1.clamp(-self.flow.support.bound, self.flow.support.bound)
-        x_0 = (x - coefficients.alpha * x_1) / coefficients.beta
-        return coefficients.d_alpha * x_1 + coefficients.d_beta * x_0
+        ends = self.flow.tied_ends(coefficients, x, ends.x_1)
+        return coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0
 
     def candidates(
         self, condition: Tensor, n_candidates: int, deterministic: bool = False

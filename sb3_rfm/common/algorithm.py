@@ -224,8 +224,8 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         # load() writes its keyword arguments into __dict__: they replace what was saved
         self.choices = self._chosen(self.choices, self.__dict__)
-        for name in fields(Row):
-            self.__dict__.pop(name.name, None)
+        for field in fields(Row):
+            self.__dict__.pop(field.name, None)
         user_kwargs = self.policy_kwargs
         self.policy_kwargs = {**user_kwargs, "flow": self.choices.flow()}
         super()._setup_model()

@@ -13,7 +13,6 @@ from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
 from sb3_rfm.common.policies import RFMPolicy
 from sb3_rfm.common.temperature import entropy_dual_loss, gaussian_entropy
 from sb3_rfm.sampling.interpolants import Coefficients
-from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, Posterior
 
 Info = dict[str, Tensor]
@@ -121,9 +120,8 @@ class Learner:
         :return: (B, D)
         """
         flow = self.policy.actor.flow
-        x_1 = posterior.mean.x_1.clamp(-flow.support.bound, flow.support.bound)
-        x_0 = (x_t - coefficients.alpha * x_1) / coefficients.beta
-        return flow.parametrization.target(coefficients, EndPoints(x_0, x_1))
+        ends = flow.tied_ends(coefficients, x_t, posterior.mean.x_1)
+        return flow.parametrization.target(coefficients, ends)
 
     def update_temperature(self, points: Tensor) -> Info:
         """
