@@ -3,6 +3,8 @@
 import torch as th
 from torch import Tensor
 
+TEMPERATURES = 20  # 2^-19 evens out log-weights that differ by a hundred thousand
+
 
 def normalised_weights(log_w: Tensor) -> Tensor:
     """
@@ -30,6 +32,26 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
     :return: (*S)
     """
     return 1 / normalised_weights(log_w).square().sum(0)
+
+
+def tempered(log_w: Tensor, least: float) -> Tensor:
+    """
+    ``kappa log w``, the largest kappa of 1, 1/2, 1/4, ... that leaves an ESS of ``least``.
+
+    Weights for what needs several particles (a regression, a choice) where one carries all. Where
+    the weights are even enough already they are what is returned.
+
+    >>> effective_sample_size(tempered(th.tensor([[0.0], [-900.0], [-900.0]]), 2.0)) >= 2
+    tensor([True])
+
+    :param log_w: unnormalised log-weights, (K, *S)
+    :param least: effective sample size asked for, at most K
+    :return: (K, *S)
+    """
+    powers = 0.5 ** th.arange(TEMPERATURES, dtype=log_w.dtype, device=log_w.device)
+    uneven = effective_sample_size(log_w.unsqueeze(-1) * powers) < least
+    first = uneven.int().cumprod(-1).sum(-1).clamp_max(TEMPERATURES - 1)
+    return log_w * powers[first]
 
 
 def weighted_mean(weights: Tensor, values: Tensor) -> Tensor:

@@ -97,6 +97,12 @@ class TruncatedNormal:
         return mass.clamp_min(th.finfo(th.float64).tiny)
 
     @cached_property
+    def log_mass(self) -> Tensor:
+        """Logarithm of the plain normal's mass in the box."""
+        deep = log_phi(self.high) + self.scaled_mass.log()
+        return th.where(self.far, deep, self.mass.log()).to(self.loc.dtype)
+
+    @cached_property
     def mean_z(self) -> Tensor:
         """Mean of the reflected, scaled law, never above 0."""
         near = (log_phi(self.low).exp() - log_phi(self.high).exp()) / self.mass
@@ -125,6 +131,15 @@ class TruncatedNormal:
         near = log_phi(self.high - distance) - self.mass.log()
         deep = 0.5 * distance * (2 * self.high - distance) - self.scaled_mass.log()
         return (th.where(self.far, deep, near) - log_scale).to(self.loc.dtype)
+
+    def score(self, x: Tensor) -> Tensor:
+        """
+        Gradient of the log-density, ``-(x - loc) / scale²``.
+
+        :param x: broadcastable with (*S)
+        :return: the broadcast shape
+        """
+        return (self.loc - x) / self.scale.square()
 
     def icdf(self, u: Tensor) -> Tensor:
         """

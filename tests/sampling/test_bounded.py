@@ -18,7 +18,8 @@ from analytic import (
 from torch import nn
 
 from sb3_rfm.sampling import Bounded, Interpolant, Linear, VPCosine, posterior_mean
-from sb3_rfm.sampling.bounded import bridge, guided, local, shifted_sobol, sobol_points
+from sb3_rfm.sampling.box_laws import bridge, guided, local
+from sb3_rfm.sampling.sobol import shifted_sobol, sobol_points
 
 REPEATS = 32
 # |t| > 5 has probability 2e-5 for 31 degrees of freedom; fewer than five hundred are drawn.
@@ -193,7 +194,7 @@ def test_residual_has_mean_zero(target, guide):
     precision = 0.003 if guide in (None, "right") else 0.01
     assert (posterior.control.x_1.abs() < precision * spread).all()
     assert ((posterior.mean.x_1 - mean).abs() < precision * spread).all()
-    assert (posterior.coefficient.abs() > 0.03).all()  # the premise: the residual is used
+    assert (posterior.coefficient.abs() > 0.02).all()  # the premise: the residual is used
 
 
 @every_interpolant
@@ -316,7 +317,7 @@ def test_exact_on_a_flat_target_with_two_particles():
 def test_exact_on_the_normal_that_the_policy_samples_fit():
     """The target is the guide: the mixture and the kernel of its reference leave no error."""
     target = DiagonalGaussian(doubles(0.7, -0.4), doubles(0.2, 0.5))
-    half_range = target.scale / 2  # of two samples of variance scale² / 2, doubled by widening
+    half_range = target.scale / 3**0.5  # of two samples of variance 2 scale² / 3, widened by 1.5
     samples = th.stack([target.mean - half_range, target.mean + half_range]).expand(3, 2, 2)
     t, x_t = doubles(0.1, 0.5, 0.9), doubles(1.4, -0.6).expand(3, 2)
     estimate = posterior_mean(
@@ -361,13 +362,13 @@ def test_local_needs_no_curvature_where_the_target_is_convex():
 
 def test_guided_is_the_product_of_the_bridge_and_the_fitted_normal():
     law = bridge(Linear()(doubles(0.6)), doubles(0.5, -0.2).expand(3, 2))
-    samples = th.randn(8, 3, 2, dtype=th.float64, generator=seeded(12)) * 0.3 + 0.4
+    samples = th.randn(5, 3, 2, dtype=th.float64, generator=seeded(12)) * 0.3 + 0.4
     product = guided(law, samples, widening=1.7, floor=0.01)
     fitted = th.distributions.Normal(samples.mean(0), (1.7 * samples.var(0)).sqrt())
     x = th.linspace(-0.9, 0.9, 7, dtype=th.float64).view(7, 1, 1)
     difference = product.log_prob(x) - law.log_prob(x) - fitted.log_prob(x)
     th.testing.assert_close(difference, difference[:1].expand_as(difference))
-    equal_samples = th.full((8, 3, 2), 0.4, dtype=th.float64)
+    equal_samples = th.full((5, 3, 2), 0.4, dtype=th.float64)
     narrow = guided(law, equal_samples, widening=1.7, floor=0.2)
     assert (narrow.scale < 0.2).all()
     assert (narrow.scale > 0.15).all()

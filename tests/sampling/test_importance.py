@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sb3_rfm.sampling.importance import (
     effective_sample_size,
     normalised_weights,
+    tempered,
     weighted_mean,
 )
 
@@ -91,3 +92,29 @@ def test_a_particle_without_weight_counts_for_nothing(garbage):
     values = doubles(4.0, garbage).view(2, 1, 1)
     assert float(weighted_mean(doubles(1, 0)[:, None], values)) == 4.0
     assert not math.isfinite(float(weighted_mean(doubles(0.9, 0.1)[:, None], values)))
+
+
+@PROPERTY
+@given(log_weights(finite), st.floats(0.0, 0.95))
+def test_tempered_weights_are_even_enough_and_in_the_same_order(log_w, share):
+    least = share * len(log_w)
+    even = tempered(log_w, least)
+    assert float(effective_sample_size(even)) >= least - 1e-6
+    assert th.equal(even.argsort(stable=True), log_w.argsort(stable=True))
+    if float(effective_sample_size(log_w)) >= least:
+        assert th.equal(even, log_w)
+
+
+def test_tempering_is_by_column_and_as_little_as_halving_allows():
+    log_w = doubles(0.0, -40.0, -40.0, 0.0, -0.1, -0.2).view(2, 3).T
+    even = tempered(log_w, 2.0)
+    th.testing.assert_close(even[:, 1], log_w[:, 1])
+    power = even[1, 0] / log_w[1, 0]
+    assert float(power.log2()) == pytest.approx(round(float(power.log2())))
+    assert effective_sample_size(2 * even[:, 0]) < 2 <= effective_sample_size(even[:, 0])
+
+
+def test_tempering_leaves_particles_without_mass_without_it():
+    even = tempered(doubles(-math.inf, 0.0, -500.0, math.nan), 2.0)
+    assert normalised_weights(even)[[0, 3]].tolist() == [0.0, 0.0]
+    assert float(effective_sample_size(even)) == pytest.approx(2.0, abs=0.01)

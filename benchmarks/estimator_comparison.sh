@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# RFMFlow with the bounded estimator against the paper's, everything else equal but the tanh latent that the paper's needs.
+# Finished runs are skipped and stopped ones resumed.
+#   benchmarks/estimator_comparison.sh TASK STEPS [SEEDS] [VARIANTS] [FOLDER]      `make test` sets up the environment
+# for instance
+#   benchmarks/estimator_comparison.sh cartpole-swingup 40000 "0 1" "paper16 paper100 bounded16"
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+task=$1
+steps=$2
+seeds=${3:-0 1}
+variants=${4:-bounded16 paper16 paper100}
+folder=${5:-runs/estimators}
+run=${SB3_RFM:-.venv/bin/sb3-rfm}
+export OMP_NUM_THREADS=1 MUJOCO_GL=disable
+
+arguments() { # VARIANT
+    case $1 in
+        bounded16) echo "n_particles:16" ;;
+        paper16) echo "estimator:'diagonal_centred' support:'tanh' n_particles:16" ;;
+        paper100) echo "estimator:'diagonal_centred' support:'tanh' n_particles:100" ;;
+        *) echo "unknown variant $1: bounded16, paper16 or paper100" >&2 && exit 2 ;;
+    esac
+}
+
+for variant in $variants; do
+    for seed in $seeds; do
+        runs="$folder/$variant"
+        made="$runs/rfm_flow__dm_control-$task-v0__seed$seed"
+        if [[ -e "$made/config.yml" ]]; then
+            "$run" run --resume "$made" --steps "$steps" --no-progress
+        else
+            read -ra hyperparams <<<"$(arguments "$variant")"
+            "$run" run --algo rfm_flow --env "dm_control/$task-v0" --steps "$steps" --seed "$seed" --folder "$runs" \
+                --eval-freq "$((steps / 10))" --eval-episodes 5 --no-progress --hyperparams "${hyperparams[@]}"
+        fi
+    done
+done
