@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+import yaml
 from environments import Bandit, Reach
 from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
@@ -18,9 +19,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rfm import RFMDiffusion, RFMFlow
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.row import ENTROPY_FLOOR, Row
+from sb3_rfm.hyperparams import complete, constructor_arguments, parse_overrides
 from sb3_rfm.rfm_flow.rfm_flow import AUTHORS
-from sb3_rfm.sampling import Euler, Linear, make_estimator
+from sb3_rfm.sampling import Euler, Linear, Noise, make_estimator
+from sb3_rfm.sampling.divergences import ExactDivergence, Hutchinson
+from sb3_rfm.sampling.loss_weightings import make_loss_weighting
 
 ALGORITHMS = [RFMFlow, RFMDiffusion]
 SMALL: dict[str, Any] = {
@@ -70,6 +74,10 @@ def same(one: dict[str, th.Tensor], two: dict[str, th.Tensor]) -> bool:
         pytest.param(
             {"action_noise": NormalActionNoise(np.zeros(2), 0.1 * np.ones(2))}, id="action noise"
         ),
+        {"entropy_backup": True},
+        {"entropy_backup": "hutchinson", "support": "tanh", "estimator": "noise", "n_steps": 3},
+        {"loss_weighting": "velocity"},
+        {"loss_weighting": "min_snr", "parametrization": "noise"},
         {"n_steps": 3},
         {"train_freq": (2, "episode"), "gradient_steps": -1},
     ],
@@ -113,7 +121,8 @@ def test_signature_shows_the_rows_defaults(algorithm: type[BoltzmannAlgorithm]) 
 
 @each_algorithm
 def test_logs_the_documented_keys(algorithm: type[BoltzmannAlgorithm]) -> None:
-    model = small(algorithm, temperature="auto").learn(40, log_interval=10**6)
+    model = small(algorithm, temperature="auto", entropy_backup=True)
+    model.learn(40, log_interval=10**6)
     logged = {key for key in model.logger.name_to_value if key.startswith(("rfm/", "train/"))}
     page = (Path(__file__).parents[1] / "docs" / "logging.md").read_text()
     assert logged >= {
@@ -122,6 +131,7 @@ def test_logs_the_documented_keys(algorithm: type[BoltzmannAlgorithm]) -> None:
         "rfm/cv_coefficient",
         "rfm/target_norm",
         "rfm/temperature",
+        "rfm/policy_entropy",
     }
     assert [key for key in sorted(logged) if f"`{key}`" not in page] == []
 
@@ -192,13 +202,46 @@ def test_save_and_load_restores_everything(
 @each_algorithm
 def test_load_takes_new_arguments(algorithm: type[BoltzmannAlgorithm], tmp_path: Path) -> None:
     small(algorithm).save(tmp_path / "model")
-    changes = {"temperature": 0.5, "n_particles": 7, "estimator": "noise"}
+    changes = {"temperature": 0.5, "n_particles": 7, "estimator": "noise", "entropy_backup": True}
     loaded = algorithm.load(tmp_path / "model", env=Bandit(), **changes)
     assert loaded.learner.estimator == make_estimator("noise", 7)
+    assert loaded.learner.divergence == ExactDivergence(ENTROPY_FLOOR)
     loaded.learn(40)
     assert loaded.actor.temperature().item() == pytest.approx(0.5)
     with pytest.raises(ValueError, match="n_candidates"):
         algorithm.load(tmp_path / "model", n_candidates=0)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"entropy_backup": True, "loss_weighting": "velocity"},
+        {"entropy_backup": Hutchinson(2), "loss_weighting": Noise()},
+    ],
+    ids=str,
+)
+def test_choices_survive_saving(choices: dict[str, Any], tmp_path: Path) -> None:
+    model = small(RFMFlow, **choices)
+    model.save(tmp_path / "model")
+    loaded = RFMFlow.load(tmp_path / "model", env=Bandit())
+    assert loaded.choices == model.choices
+    for name in ("divergence", "loss_weighting", "estimator"):
+        assert getattr(loaded.learner, name) == getattr(model.learner, name), name
+    loaded.learn(40)
+
+
+def test_choices_are_plain_values_of_the_zoo() -> None:
+    """From YAML and from the command line; ``False`` is a value, not an argument left out."""
+    plain = yaml.safe_load("{entropy_backup: true, loss_weighting: velocity}")
+    typed = parse_overrides(["entropy_backup:True", "loss_weighting:velocity"])
+    assert plain == typed
+    model = small(RFMFlow, **constructor_arguments(RFMFlow, plain, 2))
+    assert model.learner.divergence == ExactDivergence(ENTROPY_FLOOR)
+    assert model.learner.loss_weighting == make_loss_weighting("velocity")
+    assert complete(RFMFlow, plain) | plain == complete(RFMFlow, plain)
+    off = model.choices.replaced({"entropy_backup": False, "loss_weighting": None})
+    assert off.divergence() is None
+    assert off.loss_weighting == "velocity"
 
 
 def _attribute(model: Any, path: str) -> Any:
@@ -367,6 +410,11 @@ def test_refuses_action_spaces(algorithm: type[BoltzmannAlgorithm], space: space
         {"policy_delay": 0},
         {"max_grad_norm": -1.0},
         {"target_entropy": "low"},
+        {"loss_weighting": "snr"},
+        {"loss_weighting": True},
+        {"entropy_backup": "trace"},
+        {"entropy_backup": 1},
+        {"entropy_backup": Hutchinson},
     ],
     ids=str,
 )

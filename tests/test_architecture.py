@@ -26,9 +26,18 @@ TOP = len(LAYERS)
 # Within sampling a module imports only from the tiers before its own.
 TIERS: list[set[str]] = [
     {"registry"},
-    {"interpolants", "sources", "supports", "importance", "truncated_normals"},
-    {"parametrizations", "proposals", "control_variates"},
-    {"posteriors", "solvers"},
+    {"interpolants", "sources", "supports", "importance", "truncated_normals", "sobol", "chains"},
+    {
+        "parametrizations",
+        "proposals",
+        "control_variates",
+        "refinements",
+        "divergences",
+        "truncated_mixtures",
+        "regression",
+    },
+    {"posteriors", "solvers", "loss_weightings"},
+    {"box_laws", "log_densities"},
     {"bounded"},
     {"estimators"},
     {"samplers"},

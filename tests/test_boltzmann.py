@@ -13,11 +13,14 @@ import pytest
 import torch as th
 from environments import Bandit
 from gymnasium import spaces
+from scipy.stats import differential_entropy
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_rfm import RFMDiffusion, RFMFlow
 from sb3_rfm.common.actor import choose, fixed_noise, take
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
+from sb3_rfm.common.row import ENTROPY_FLOOR
 from sb3_rfm.common.temperature import (
     Temperature,
     entropy_dual_loss,
@@ -25,7 +28,8 @@ from sb3_rfm.common.temperature import (
     parse_temperature,
 )
 from sb3_rfm.networks import FlowNetwork, TimeEmbedding
-from sb3_rfm.sampling import Box, Heun, TanhLatent
+from sb3_rfm.sampling import Box, Data, Heun, Interpolant, TanhLatent, Velocity
+from sb3_rfm.sampling.divergences import ExactDivergence
 
 
 def model(algorithm: type[BoltzmannAlgorithm] = RFMFlow, **changes: Any) -> BoltzmannAlgorithm:
@@ -223,6 +227,14 @@ def test_actor_learns_the_boltzmann_law(
     # the rest is the network's own error; twice the temperature would widen the law by 1.4
     assert actions.mean() == pytest.approx(mean.item(), abs=0.25 * std.item())
     assert actions.std() == pytest.approx(std.item(), rel=0.25)
+    # the soft value of the Boltzmann law is the largest there is
+    one.critic_target.load_state_dict(one.critic.state_dict())
+    with th.no_grad():
+        soft_learner = dataclasses.replace(one.learner, divergence=ExactDivergence(ENTROPY_FLOOR))
+        value, info = soft_learner.next_value(th.zeros(512, 3))
+    largest = 0.1 * (th.logsumexp(q / 0.1, 0) + math.log(2 / 2000))
+    assert -0.3 < info["rfm/policy_entropy"] < 0.3
+    assert largest - 0.02 < value.mean() < largest + 0.004
 
 
 def fit_critic(one: BoltzmannAlgorithm) -> None:
@@ -247,6 +259,137 @@ def averaged(one: BoltzmannAlgorithm, updates: int) -> FlowNetwork:
         for total, parameter in zip(mean.parameters(), one.actor.network.parameters(), strict=True):
             total.data.lerp_(parameter.data, 1 / count)
     return mean
+
+
+class PosteriorMean(th.nn.Module):
+    """
+    In the flow network's place: the mean of the action end given ``x_t``, by quadrature of the
+    critic's Boltzmann law at the zero observation.
+
+    :param one: the model whose critic it is
+    :param temperature: lambda
+    """
+
+    def __init__(self, one: BoltzmannAlgorithm, temperature: float) -> None:
+        super().__init__()
+        self.interpolant, support = one.actor.flow.interpolant, one.actor.flow.support
+        self.grid = th.linspace(-support.bound, support.bound, 2001)
+        points = self.grid.view(-1, 1, 1)
+        q = minimum_q(one.critic, th.zeros(1, 3), support.to_action(points)).detach()
+        self.log_density = (q / temperature + support.log_det(points)).flatten()
+        spacing = (self.grid[1] - self.grid[0]).log()
+        self.soft_value = temperature * (th.logsumexp(self.log_density, 0) + spacing).item()
+
+    def condition(self, features: th.Tensor) -> th.Tensor:
+        return features
+
+    def forward(self, condition: th.Tensor, x: th.Tensor, t: th.Tensor) -> th.Tensor:
+        c = self.interpolant(t)
+        logits = self.log_density - 0.5 * ((x - c.alpha * self.grid) / c.beta).square()
+        return (th.softmax(logits, -1) * self.grid).sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("algorithm", [RFMFlow, RFMDiffusion])
+@pytest.mark.parametrize("support", ["box", "tanh"])
+@pytest.mark.parametrize(("critic", "temperature"), [("uniform", 0.1), ("tilted", 0.02)])
+def test_soft_value_of_the_boltzmann_law(
+    algorithm: type[BoltzmannAlgorithm], support: str, critic: str, temperature: float
+) -> None:
+    """
+    Where the flow draws ``exp(Q / lambda)``, ``V = lambda log int exp(Q / lambda)``: it reaches the
+    critics' target so, and the premise is that the entropy is a large part of it.
+    """
+    solver = "heun" if algorithm is RFMFlow else "ancestral"
+    one = one_dimensional(
+        algorithm,
+        temperature=temperature,
+        support=support,
+        estimator="noise",
+        entropy_backup=True,
+        solver=solver,
+        sampling_steps=48,
+        n_candidates=64,
+    )
+    if critic == "uniform":
+        for net in one.critic.q_networks:
+            net[-1].weight.data.zero_()
+    else:
+        fit_critic(one)
+    one.critic_target.load_state_dict(one.critic.state_dict())
+    one.actor.network = exact = PosteriorMean(one, temperature)
+    zeros, actions = th.zeros(8, 3), th.zeros(8, 1)
+    data = ReplayBufferSamples(zeros, actions, zeros, th.zeros(8, 1), th.full((8, 1), 0.25))
+    info = one.learner.update_critic(data, 0.9)
+    entropy_part = abs(temperature * info["rfm/policy_entropy"].item())
+    assert entropy_part > 0.4 * temperature
+    value = (info["rfm/q_target"].item() - 0.25) / 0.9
+    assert value == pytest.approx(exact.soft_value, abs=0.05 * temperature)
+
+
+def test_value_without_entropy_is_softmaxs() -> None:
+    """The default: what drawing one candidate by softmax gives on average, to the last bit."""
+    one, obs = model(entropy_backup=False), th.rand(5, 3)
+    assert RFMFlow.row.entropy_backup is False
+    with th.no_grad():
+        th.manual_seed(1)
+        value, info = one.learner.next_value(obs)
+        th.manual_seed(1)
+        _, q = one.learner.candidates(obs, one.critic_target)
+    assert th.equal(value, (th.softmax(q / one.actor.temperature(), 0) * q).sum(0))
+    assert "rfm/policy_entropy" not in info
+
+
+def test_log_prob_is_that_of_the_actions() -> None:
+    """Entropy of tanh(x): from the density, and from the spacings of the drawn actions."""
+    one = one_dimensional(support="tanh", estimator="noise", sampling_steps=4)
+    one.actor.network = PosteriorMean(one, 0.1)
+    with th.no_grad():
+        condition = one.actor.condition(th.zeros(1, 3))
+        points, log_prob = one.actor.candidates_with_log_prob(condition, 5_000, ExactDivergence())
+    actions = one.actor.flow.support.to_action(points).flatten()
+    assert one.actor.flow.support.log_det(points).mean() < -0.2  # a premise: the Jacobian matters
+    assert -log_prob.mean() == pytest.approx(differential_entropy(actions), abs=0.02)
+
+
+def test_loss_weighting_changes_the_error_that_is_squared() -> None:
+    """
+    A network that predicts data and is judged by velocity has the loss and the gradient of one that
+    regresses velocity itself.
+    """
+    losses, gradients = [], []
+    for parametrization, weighting in (("data", "velocity"), ("velocity", "uniform")):
+        one = model(
+            parametrization=parametrization,
+            loss_weighting=weighting,
+            learning_rate=0.0,
+            max_grad_norm=math.inf,
+            bfloat16=False,
+        )
+        network = one.actor.network
+        if parametrization == "velocity":
+            one.actor.network = DataAsVelocity(network, one.actor.flow.interpolant)
+        th.manual_seed(1)
+        losses.append(one.learner.update_actor(th.rand(64, 3))["train/actor_loss"])
+        gradients.append(th.cat([p.grad.flatten() for p in network.parameters()]))
+    plain = model(learning_rate=0.0, max_grad_norm=math.inf, bfloat16=False)
+    th.manual_seed(1)
+    assert plain.learner.update_actor(th.rand(64, 3))["train/actor_loss"] < 0.3 * losses[0]
+    th.testing.assert_close(*losses, rtol=1e-3, atol=0)
+    th.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3 * gradients[0].abs().max().item())
+
+
+class DataAsVelocity(th.nn.Module):
+    """A network that predicts data, its prediction carried to the velocity."""
+
+    def __init__(self, network: FlowNetwork, interpolant: Interpolant) -> None:
+        super().__init__()
+        self.network, self.interpolant = network, interpolant
+        self.condition = network.condition
+
+    def forward(self, condition: th.Tensor, x: th.Tensor, t: th.Tensor) -> th.Tensor:
+        c = self.interpolant(t.unsqueeze(-1))
+        ends = Data().end_points(c, x, self.network(condition, x, t))
+        return Velocity().target(c, ends)
 
 
 def test_network_splits_its_first_layer_exactly() -> None:

@@ -1,9 +1,9 @@
 """The actor: candidate actions drawn by a flow, one of them chosen by the critic."""
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
@@ -12,58 +12,11 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
+from sb3_rfm.common.flow import Flow
 from sb3_rfm.common.temperature import Temperature
 from sb3_rfm.networks import FlowNetwork
-from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
-from sb3_rfm.sampling.parametrizations import EndPoints, Parametrization, Velocity
-from sb3_rfm.sampling.registry import require, require_int
-from sb3_rfm.sampling.solvers import Euler, Solver
-from sb3_rfm.sampling.supports import Support, TanhLatent
-
-
-@dataclass(frozen=True)
-class Flow:
-    """
-    How actions are drawn.
-
-    :param interpolant: how noise and action mix
-    :param parametrization: what the network predicts
-    :param solver: how noise is carried to an action
-    :param support: how a point of the flow becomes an action
-    :param sampling_steps: steps of the solver
-    :param n_candidates: candidates a state, M, while training
-    :param n_eval_candidates: candidates a state for ``predict(deterministic=True)``
-    :param t_range: times that training draws; sampling goes from the first of them to 1
-    :param temperature: initial lambda
-    """
-
-    interpolant: Interpolant = field(default_factory=Linear)
-    parametrization: Parametrization = field(default_factory=Velocity)
-    solver: Solver = field(default_factory=Euler)
-    support: Support = field(default_factory=TanhLatent)
-    sampling_steps: int = 5
-    n_candidates: int = 8
-    n_eval_candidates: int = 32
-    t_range: tuple[float, float] = (0.01, 0.99)
-    temperature: float = 0.02
-
-    def __post_init__(self) -> None:
-        for name in ("sampling_steps", "n_candidates", "n_eval_candidates"):
-            require_int(name, getattr(self, name))
-        low, high = self.t_range
-        require(0 < low < high < 1, "t_range", self.t_range, "0 < low < high < 1")
-
-    def tied_ends(self, coefficients: Coefficients, x_t: Tensor, x_1: Tensor) -> EndPoints:
-        """
-        The action end, kept within the support's bound, and the noise end that ``x_t`` ties to it.
-
-        :param coefficients: the interpolant at the time of ``x_t``
-        :param x_t: (*S, D)
-        :param x_1: the action end, (*S, D)
-        :return: both ends
-        """
-        x_1 = x_1.clamp(-self.support.bound, self.support.bound)
-        return EndPoints((x_t - coefficients.alpha * x_1) / coefficients.beta, x_1)
+from sb3_rfm.sampling.divergences import Divergence
+from sb3_rfm.sampling.log_densities import FlowLaw
 
 
 @lru_cache(maxsize=16)
@@ -83,6 +36,22 @@ def fixed_noise(n_samples: int, dim: int, device: th.device) -> Tensor:
     points = th.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
     points[0] = 0.0
     return points.float().unsqueeze(1).to(device)
+
+
+def check_action_space(space: spaces.Box) -> None:
+    """
+    Refuse a Box without volume.
+
+    :param space: a Box with finite bounds (SB3 has checked that)
+    :raises ValueError: some lower bound is not below its upper bound
+    """
+    flat = np.flatnonzero(~(space.low < space.high).reshape(-1))
+    if len(flat):
+        low, high = space.low.reshape(-1)[flat[0]], space.high.reshape(-1)[flat[0]]
+        raise ValueError(
+            "action_space must have low < high in every coordinate; "
+            f"got low {low}, high {high} at index {flat[0]}"
+        )
 
 
 class RFMActor(BasePolicy):
@@ -119,6 +88,7 @@ class RFMActor(BasePolicy):
         activation_fn: type[nn.Module] = nn.ReLU,
         normalize_images: bool = True,
     ) -> None:
+        check_action_space(action_space)
         super().__init__(
             observation_space,
             action_space,
@@ -203,11 +173,33 @@ class RFMActor(BasePolicy):
             solver = self.flow.solver
         times = (self.flow.t_range[0], 1.0)
         start = self.flow.interpolant(th.tensor(times[0], device=condition.device)).beta * noise
-
-        def field(x: Tensor, t: Tensor) -> Tensor:
-            return self.velocity(condition, x, t)
-
+        field = partial(self.velocity, condition)
         return solver.solve(field, start, self.flow.interpolant, self.flow.sampling_steps, times)
+
+    def candidates_with_log_prob(
+        self, condition: Tensor, n_candidates: int, divergence: Divergence
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Draw points of the flow by its solver without noise, with the log-density of their actions
+        (Remark 6): ``log pi(a | s) = log p(x | s) - log |d action / d x|``.
+
+        :param condition: :meth:`condition`, (B, width)
+        :param n_candidates: M
+        :param divergence: the rule for the log-volume of a step
+        :return: points (M, B, D) and log-densities over [-1, 1]^D (M, B); nothing requires grad
+        """
+        law = FlowLaw(
+            interpolant=self.flow.interpolant,
+            steps=self.flow.sampling_steps,
+            t_range=(self.flow.t_range[0], 1.0),
+            solver=self.flow.solver,
+            divergence=divergence,
+        )
+        noise = th.randn(
+            (n_candidates, condition.shape[0], self.action_dim), device=condition.device
+        )
+        points, log_density = law.push_forward(partial(self.velocity, condition), noise)
+        return points, log_density - self.flow.support.log_det(points)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         """

@@ -1,10 +1,9 @@
 """The shell of every algorithm: Stable-Baselines3's constructor, training loop and saving."""
 
 import inspect
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -20,35 +19,19 @@ from stable_baselines3.common.utils import (
 )
 
 from sb3_rfm.common.actor import RFMActor
-from sb3_rfm.common.learner import Info, Learner
+from sb3_rfm.common.learner import Info
 from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
 from sb3_rfm.common.row import Row
 from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
-from sb3_rfm.networks import has_fast_bfloat16
-from sb3_rfm.sampling.estimators import EstimatorLike, make_estimator
+from sb3_rfm.sampling.divergences import DivergenceLike
+from sb3_rfm.sampling.estimators import EstimatorLike
 from sb3_rfm.sampling.interpolants import InterpolantLike
+from sb3_rfm.sampling.loss_weightings import LossWeightingLike
 from sb3_rfm.sampling.parametrizations import ParametrizationLike
 from sb3_rfm.sampling.solvers import SolverLike
 from sb3_rfm.sampling.supports import SupportLike
 
 SelfBoltzmann = TypeVar("SelfBoltzmann", bound="BoltzmannAlgorithm")
-
-
-def check_action_space(space: spaces.Space) -> None:
-    """
-    Refuse a Box without volume.
-
-    :param space: a Box with finite bounds (SB3 has checked that)
-    :raises ValueError: some lower bound is not below its upper bound
-    """
-    assert isinstance(space, spaces.Box)
-    flat = np.flatnonzero(~(space.low < space.high).reshape(-1))
-    if len(flat):
-        low, high = space.low.reshape(-1)[flat[0]], space.high.reshape(-1)[flat[0]]
-        raise ValueError(
-            "action_space must have low < high in every coordinate; "
-            f"got low {low}, high {high} at index {flat[0]}"
-        )
 
 
 class BoltzmannAlgorithm(OffPolicyAlgorithm):
@@ -95,6 +78,12 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
     :param support: "box" (the flow lives in the action box) or "tanh" (paper: in a latent, with the
         Jacobian)
     :param t_range: times drawn in training, 0 < low < high < 1 (paper: .01 to .99)
+    :param loss_weighting: the error that the regression squares, over time: "uniform" (the
+        prediction's own; paper), "velocity", "data", "noise", "score" (that function's, whatever
+        the network predicts), "min_snr", or an object
+    :param entropy_backup: whether the critics' target is the soft value
+        ``mean_m(q_m - lambda log pi(a_m | s'))`` of Remark 6, log pi along the ODE (paper: False);
+        or "hutchinson" or an object: how log pi is computed
     :param policy_delay: critic updates an actor update (paper: 1)
     :param max_grad_norm: largest norm of the actor's gradient; infinity for none (paper: 10)
     :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
@@ -164,6 +153,8 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         solver: SolverLike | None = None,
         support: SupportLike | None = None,
         t_range: tuple[float, float] | None = None,
+        loss_weighting: LossWeightingLike | None = None,
+        entropy_backup: bool | DivergenceLike | None = None,
         policy_delay: int | None = None,
         max_grad_norm: float | None = None,
         bfloat16: bool | str | None = None,
@@ -175,8 +166,7 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        arguments = locals()
-        self.choices = self._chosen(self.row, arguments)
+        self.choices = self.row.replaced(locals())
         super().__init__(
             policy,
             env,
@@ -203,27 +193,12 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
         )
-        if env is not None:
-            check_action_space(self.action_space)
         if _init_setup_model:
             self._setup_model()
 
-    @staticmethod
-    def _chosen(row: Row, arguments: dict[str, Any]) -> Row:
-        """
-        The row with the arguments that are given in place of its values.
-
-        :param row: the defaults
-        :param arguments: by name; None, and names that the row does not have, are left out
-        :return: the row, its pieces and numbers checked
-        """
-        names = {field.name for field in fields(Row)}
-        given = {name: v for name, v in arguments.items() if name in names and v is not None}
-        return replace(row, **given)
-
     def _setup_model(self) -> None:
         # load() writes its keyword arguments into __dict__: they replace what was saved
-        self.choices = self._chosen(self.choices, self.__dict__)
+        self.choices = self.choices.replaced(self.__dict__)
         for field in fields(Row):
             self.__dict__.pop(field.name, None)
         user_kwargs = self.policy_kwargs
@@ -236,28 +211,9 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         temperature = self.actor.temperature
         temperature.log_value.requires_grad_(self.temperature_rule.tuned)
         temperature.optimizer = th.optim.Adam([temperature.log_value], lr=self.lr_schedule(1))
-        self.learner = self._make_learner()
+        self.learner = self.choices.learner(self.policy)
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
-
-    def _make_learner(self) -> Learner:
-        """
-        What updates the policy.
-
-        :return: the learner
-        """
-        choices, entropy = self.choices, self.choices.target_entropy
-        auto_entropy = -float(np.prod(self.action_space.shape or ()))
-        fast = choices.bfloat16 == "auto" and has_fast_bfloat16(self.device)
-        return Learner(
-            policy=self.policy,
-            estimator=make_estimator(choices.estimator, choices.n_particles),
-            max_grad_norm=choices.max_grad_norm,
-            target_entropy=(auto_entropy if entropy == "auto" else float(entropy))
-            if self.temperature_rule.tuned
-            else None,
-            bfloat16=fast or choices.bfloat16 is True,
-        )
 
     def _create_aliases(self) -> None:
         self.actor = self.policy.actor

@@ -12,7 +12,9 @@ from sb3_rfm.common.actor import choose, take
 from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
 from sb3_rfm.common.policies import RFMPolicy
 from sb3_rfm.common.temperature import entropy_dual_loss, gaussian_entropy
+from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.interpolants import Coefficients
+from sb3_rfm.sampling.loss_weightings import LossWeighting
 from sb3_rfm.sampling.posteriors import Estimator, Posterior
 
 Info = dict[str, Tensor]
@@ -25,6 +27,8 @@ class Learner:
 
     :param policy: actor, critic and target critic, with their optimizers
     :param estimator: how posterior means are estimated
+    :param loss_weighting: which error of the regression is squared
+    :param divergence: how log pi is computed for the critics' target; None: without entropy
     :param max_grad_norm: largest norm of the actor's gradient
     :param target_entropy: nats that the temperature is tuned towards; None where it is not tuned
     :param bfloat16: whether candidates are drawn and judged in bfloat16
@@ -32,6 +36,8 @@ class Learner:
 
     policy: RFMPolicy
     estimator: Estimator
+    loss_weighting: LossWeighting
+    divergence: Divergence | None
     max_grad_norm: float
     target_entropy: float | None
     bfloat16: bool
@@ -48,15 +54,23 @@ class Learner:
         condition = actor.condition(obs)
         with th.autocast(condition.device.type, th.bfloat16, enabled=self.bfloat16):
             points = actor.candidates(condition, actor.flow.n_candidates)
-        actions = actor.flow.support.to_action(points)
-        return points, minimum_q(critic, critic_features(critic, obs), actions, self.bfloat16)
+        return points, self.q_of_points(points, obs, critic)
+
+    def q_of_points(self, points: Tensor, obs: PyTorchObs, critic: ContinuousCritic) -> Tensor:
+        """
+        The critics' smallest value for each point of the flow.
+
+        :param points: (M, B, D)
+        :param obs: B observations
+        :param critic: the critic that judges
+        :return: (M, B)
+        """
+        actions = self.policy.actor.flow.support.to_action(points)
+        return minimum_q(critic, critic_features(critic, obs), actions, self.bfloat16)
 
     def update_critic(self, data: ReplayBufferSamples, discounts: float | Tensor) -> Info:
         """
         One step on ``(Q(s, a) - r - discount V(s'))²``.
-
-        ``V = sum_m softmax(q / lambda)_m q_m`` over the candidates at s', judged by the target
-        critics: the expectation of drawing one candidate by softmax, as the authors do.
 
         :param data: a batch of transitions
         :param discounts: gamma, or one for each transition (n-step returns), (B, 1)
@@ -64,20 +78,40 @@ class Learner:
         """
         critic = self.policy.critic
         with th.no_grad():
-            _, q = self.candidates(data.next_observations, self.policy.critic_target)
-            weights = th.softmax(q / self.policy.actor.temperature(), 0)
-            next_value = (weights * q).sum(0).unsqueeze(-1)
-            target = data.rewards + (1 - data.dones) * discounts * next_value
+            next_value, info = self.next_value(data.next_observations)
+            target = data.rewards + (1 - data.dones) * discounts * next_value.unsqueeze(-1)
         values = critic(data.observations, data.actions)
         loss = 0.5 * th.stack([F.mse_loss(value, target) for value in values]).sum()
         critic.optimizer.zero_grad()
         loss.backward()
         critic.optimizer.step()
-        return {
-            "train/critic_loss": loss.detach(),
-            "rfm/q_target": target.mean(),
-            "rfm/candidate_spread": q.std(0, correction=0).mean(),
-        }
+        return {"train/critic_loss": loss.detach(), "rfm/q_target": target.mean(), **info}
+
+    def next_value(self, obs: PyTorchObs) -> tuple[Tensor, Info]:
+        """
+        The value of states by the target critics, over M candidates.
+
+        ``V = sum_m softmax(q / lambda)_m q_m``: the expectation of drawing one candidate by
+        softmax, as the authors do. With entropy the soft value of the flow's own law,
+        ``V = mean_m(q_m - lambda log pi(a_m | s))`` (Remark 6): lambda times the logarithm of
+        ``int exp(Q / lambda)`` where the flow draws the Boltzmann law, less where it does not.
+
+        :param obs: B observations
+        :return: V (B), and quantities to log
+        """
+        critic, temperature = self.policy.critic_target, self.policy.actor.temperature()
+        if self.divergence is None:
+            _, q = self.candidates(obs, critic)
+            value, info = (th.softmax(q / temperature, 0) * q).sum(0), {}
+        else:
+            actor = self.policy.actor
+            points, log_pi = actor.candidates_with_log_prob(
+                actor.condition(obs), actor.flow.n_candidates, self.divergence
+            )
+            q = self.q_of_points(points, obs, critic)
+            value = (q - temperature * log_pi).mean(0)
+            info = {"rfm/policy_entropy": -log_pi.mean()}
+        return value, {**info, "rfm/candidate_spread": q.std(0, correction=0).mean()}
 
     def update_actor(self, obs: PyTorchObs) -> Info:
         """
@@ -100,7 +134,9 @@ class Learner:
             law = Boltzmann(critic, features, temperature, support, self.bfloat16)
             posterior = self.estimator(law, coefficients, x_t, policy_samples=points)
             target = self.regression_target(posterior, coefficients, x_t)
-        loss = F.mse_loss(actor.network(actor.condition(obs), x_t, t), target)
+            scale = self.loss_weighting.scale(actor.flow.parametrization, coefficients)
+        prediction = actor.network(actor.condition(obs), x_t, t)
+        loss = F.mse_loss(scale * prediction, scale * target)
         actor.optimizer.zero_grad()
         loss.backward()
         th.nn.utils.clip_grad_norm_(actor.flow_parameters(), self.max_grad_norm)

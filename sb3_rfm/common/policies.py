@@ -15,7 +15,8 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from sb3_rfm.common.actor import Flow, RFMActor
+from sb3_rfm.common.actor import RFMActor
+from sb3_rfm.common.flow import Flow
 from sb3_rfm.sampling.registry import require, require_int
 
 

@@ -1,21 +1,37 @@
 """The choices that make an algorithm, as one row of plain values."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
 
 from stable_baselines3.common.type_aliases import Schedule
 
-from sb3_rfm.common.actor import Flow
+from sb3_rfm.common.flow import Flow
+from sb3_rfm.common.learner import Learner
+from sb3_rfm.common.policies import RFMPolicy
 from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
+from sb3_rfm.networks import has_fast_bfloat16
+from sb3_rfm.sampling.divergences import Divergence, DivergenceLike, ExactDivergence, Hutchinson
 from sb3_rfm.sampling.estimators import EstimatorLike, make_estimator
 from sb3_rfm.sampling.interpolants import INTERPOLANTS, Interpolant, InterpolantLike
+from sb3_rfm.sampling.loss_weightings import LossWeightingLike, make_loss_weighting
 from sb3_rfm.sampling.parametrizations import (
     PARAMETRIZATIONS,
     Parametrization,
     ParametrizationLike,
 )
-from sb3_rfm.sampling.registry import require, require_float, require_int
+from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
 from sb3_rfm.sampling.solvers import SOLVERS, Solver, SolverLike
 from sb3_rfm.sampling.supports import SUPPORTS, Support, SupportLike
+
+# Few steps of a sharp policy end nearly on a point, and a prediction clamped at a wall on one: the
+# floor keeps the log-density finite. A step then adds at most log 20 = 3 nats a coordinate.
+ENTROPY_FLOOR = 0.05
+ENTROPY_BACKUPS = Registry[Divergence](
+    "entropy_backup (True, False or how log pi is computed)",
+    {"exact": partial(ExactDivergence, ENTROPY_FLOOR), "hutchinson": Hutchinson},
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,8 @@ class Row:
     solver: SolverLike = "euler"
     support: SupportLike = "box"
     t_range: tuple[float, float] = (0.01, 0.99)
+    loss_weighting: LossWeightingLike = "uniform"
+    entropy_backup: bool | DivergenceLike = False
     policy_delay: int = 2
     max_grad_norm: float = 10.0
     bfloat16: bool | str = "auto"
@@ -52,6 +70,8 @@ class Row:
             require_float("target_entropy", self.target_entropy)
         switch = "True, False or 'auto'"
         require(self.bfloat16 in (True, False, "auto"), "bfloat16", self.bfloat16, switch)
+        make_loss_weighting(self.loss_weighting)
+        self.divergence()
         make_estimator(self.estimator, self.n_particles).check_support(self.flow().support.bounded)
         if parse_temperature(self.temperature).tuned:
             least = "at least 2 where temperature is 'auto'"
@@ -74,3 +94,45 @@ class Row:
             t_range=self.t_range,
             temperature=parse_temperature(self.temperature).value,
         )
+
+    def divergence(self) -> Divergence | None:
+        """
+        How the log-density of the policy's actions is computed for the critics' target.
+
+        :return: the rule, None where the target has no entropy
+        """
+        if self.entropy_backup is False:
+            return None
+        rule = "exact" if self.entropy_backup is True else self.entropy_backup
+        return ENTROPY_BACKUPS.resolve(rule, Divergence)
+
+    def learner(self, policy: RFMPolicy) -> Learner:
+        """
+        What updates a policy.
+
+        :param policy: the policy
+        :return: the learner
+        """
+        entropy = self.target_entropy
+        target_entropy = -float(policy.actor.action_dim) if entropy == "auto" else float(entropy)
+        fast = self.bfloat16 == "auto" and has_fast_bfloat16(policy.device)
+        return Learner(
+            policy=policy,
+            estimator=make_estimator(self.estimator, self.n_particles),
+            loss_weighting=make_loss_weighting(self.loss_weighting),
+            divergence=self.divergence(),
+            max_grad_norm=self.max_grad_norm,
+            target_entropy=target_entropy if parse_temperature(self.temperature).tuned else None,
+            bfloat16=fast or self.bfloat16 is True,
+        )
+
+    def replaced(self, arguments: Mapping[str, Any]) -> "Row":
+        """
+        The row with the arguments that are given in place of its values.
+
+        :param arguments: by name; None, and names that the row does not have, are left out
+        :return: the row, its pieces and numbers checked
+        """
+        names = {field.name for field in fields(self)}
+        given = {name: v for name, v in arguments.items() if name in names and v is not None}
+        return replace(self, **given)

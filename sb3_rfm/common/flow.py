@@ -1,0 +1,56 @@
+"""The flow: the pieces that draw actions, and the support's bound that keeps them sensible."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
+from sb3_rfm.sampling.parametrizations import EndPoints, Parametrization, Velocity
+from sb3_rfm.sampling.registry import require, require_int
+from sb3_rfm.sampling.solvers import Euler, Solver
+from sb3_rfm.sampling.supports import Support, TanhLatent
+
+
+@dataclass(frozen=True)
+class Flow:
+    """
+    How actions are drawn.
+
+    :param interpolant: how noise and action mix
+    :param parametrization: what the network predicts
+    :param solver: how noise is carried to an action
+    :param support: how a point of the flow becomes an action
+    :param sampling_steps: steps of the solver
+    :param n_candidates: candidates a state, M, while training
+    :param n_eval_candidates: candidates a state for ``predict(deterministic=True)``
+    :param t_range: times that training draws; sampling goes from the first of them to 1
+    :param temperature: initial lambda
+    """
+
+    interpolant: Interpolant = field(default_factory=Linear)
+    parametrization: Parametrization = field(default_factory=Velocity)
+    solver: Solver = field(default_factory=Euler)
+    support: Support = field(default_factory=TanhLatent)
+    sampling_steps: int = 5
+    n_candidates: int = 8
+    n_eval_candidates: int = 32
+    t_range: tuple[float, float] = (0.01, 0.99)
+    temperature: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("sampling_steps", "n_candidates", "n_eval_candidates"):
+            require_int(name, getattr(self, name))
+        low, high = self.t_range
+        require(0 < low < high < 1, "t_range", self.t_range, "0 < low < high < 1")
+
+    def tied_ends(self, coefficients: Coefficients, x_t: Tensor, x_1: Tensor) -> EndPoints:
+        """
+        The action end, kept within the support's bound, and the noise end that ``x_t`` ties to it.
+
+        :param coefficients: the interpolant at the time of ``x_t``
+        :param x_t: (*S, D)
+        :param x_1: the action end, (*S, D)
+        :return: both ends
+        """
+        x_1 = x_1.clamp(-self.support.bound, self.support.bound)
+        return EndPoints((x_t - coefficients.alpha * x_1) / coefficients.beta, x_1)
