@@ -1,0 +1,76 @@
+"""
+Returns of trained policies that search among 32 candidates, 4, or take the one they draw.
+
+    .venv/bin/python benchmarks/candidates.py RUN_FOLDER ...      # about a minute for each folder
+
+A good estimator makes a policy that needs no search: one candidate should do as well as 32. Each
+folder is that of a finished ``sb3-rfm run`` with an algorithm of ours. Prints a Markdown table;
+``--csv FILE`` appends the rows to a file.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch as th
+import yaml
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_rfm import RFMDiffusion, RFMFlow
+from sb3_rfm.envs import FlatFloat32, register_dmc
+
+ALGORITHMS = {"rfm_flow": RFMFlow, "rfm_diffusion": RFMDiffusion}
+CANDIDATES = (1, 4, 32)
+COLUMNS = ("run", "algorithm", "environment", "seed", "candidates", "mean_return", "std_return")
+
+
+def evaluate(folder: Path, n_episodes: int) -> list[dict[str, object]]:
+    """
+    Returns of one run's final model.
+
+    :param folder: of the run
+    :param n_episodes: episodes for each number of candidates
+    :return: a row for each number of candidates
+    """
+    settings = yaml.safe_load((folder / "config.yml").read_text())["settings"]
+    algorithm, environment, seed = (settings[key] for key in ("algo", "env", "seed"))
+    env = make_vec_env(environment, 1, seed=1000 + seed, wrapper_class=FlatFloat32)
+    model = ALGORITHMS[algorithm].load(folder / "final_model.zip", env=env, device="cpu")
+    rows = []
+    for n_candidates in CANDIDATES:
+        model.actor.n_eval_candidates = n_candidates
+        env.seed(1000 + seed)
+        returns, _ = evaluate_policy(model, env, n_episodes, return_episode_rewards=True)
+        row = (folder.parent.name, algorithm, environment, seed, n_candidates)
+        rows.append(dict(zip(COLUMNS, (*row, np.mean(returns), np.std(returns)), strict=True)))
+    return rows
+
+
+def main() -> None:
+    """Evaluate every folder, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("--episodes", type=int, default=5, metavar="N")
+    parser.add_argument("--csv", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    th.set_num_threads(1)
+    register_dmc()
+    print(f"| run | seed | {' | '.join(f'{n} candidates' for n in CANDIDATES)} |", flush=True)
+    print("|---" * (2 + len(CANDIDATES)) + "|")
+    for folder in arguments.folders:
+        rows = evaluate(folder, arguments.episodes)
+        cells = [f"{row['mean_return']:.0f} ± {row['std_return']:.0f}" for row in rows]
+        print(f"| {rows[0]['run']} | {rows[0]['seed']} | {' | '.join(cells)} |", flush=True)
+        if arguments.csv:
+            new = not arguments.csv.exists()
+            with arguments.csv.open("a", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                if new:
+                    writer.writeheader()
+                writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
