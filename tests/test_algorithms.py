@@ -396,6 +396,7 @@ def test_refuses_action_spaces(algorithm: type[BoltzmannAlgorithm], space: space
         {"temperature": float("nan")},
         {"temperature": "auto", "n_candidates": 1},
         {"estimator": "best"},
+        {"estimator": make_estimator("noise", 8, "laplace")},  # the actor's noise is normal
         {"estimator": "diagonal"},
         {"estimator": "bounded", "support": "tanh"},
         {"interpolant": "cubic"},

@@ -23,6 +23,7 @@ from sb3_rfm.sampling.parametrizations import (
 )
 from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
 from sb3_rfm.sampling.solvers import SOLVERS, Solver, SolverLike
+from sb3_rfm.sampling.sources import Gaussian
 from sb3_rfm.sampling.supports import SUPPORTS, Support, SupportLike
 
 # Few steps of a sharp policy end nearly on a point, and a prediction clamped at a wall on one: the
@@ -72,7 +73,12 @@ class Row:
         require(self.bfloat16 in (True, False, "auto"), "bfloat16", self.bfloat16, switch)
         make_loss_weighting(self.loss_weighting)
         self.divergence()
-        make_estimator(self.estimator, self.n_particles).check_support(self.flow().support.bounded)
+        estimator = make_estimator(self.estimator, self.n_particles)
+        estimator.check_support(self.flow().support.bounded)
+        gaussian = isinstance(estimator.source, Gaussian)
+        require(
+            gaussian, "estimator", estimator, "an estimator with a Gaussian source: actors draw it"
+        )
         if parse_temperature(self.temperature).tuned:
             least = "at least 2 where temperature is 'auto'"
             require(self.n_candidates >= 2, "n_candidates", self.n_candidates, least)

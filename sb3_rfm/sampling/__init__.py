@@ -1,11 +1,12 @@
 """
 Reverse flow matching as a sampling library: pure torch, no reinforcement learning.
 
-:func:`posterior_mean` is the front door; the pieces it composes are importable from the modules
-beside it.
+:func:`posterior_mean` and :func:`sample` are the front doors; the pieces that they compose are
+importable from the modules beside them.
 """
 
 from sb3_rfm.sampling.bounded import Bounded
+from sb3_rfm.sampling.divergences import Divergence, ExactDivergence, Hutchinson
 from sb3_rfm.sampling.estimators import PosteriorMean, make_estimator, posterior_mean
 from sb3_rfm.sampling.interpolants import (
     Coefficients,
@@ -15,6 +16,8 @@ from sb3_rfm.sampling.interpolants import (
     VPCosine,
     VPLinear,
 )
+from sb3_rfm.sampling.log_densities import FlowLaw
+from sb3_rfm.sampling.loss_weightings import ErrorOf, LossWeighting, MinSNR
 from sb3_rfm.sampling.parametrizations import (
     Data,
     EndPoints,
@@ -24,36 +27,69 @@ from sb3_rfm.sampling.parametrizations import (
     Velocity,
 )
 from sb3_rfm.sampling.posteriors import Estimator, LangevinStein, Posterior
-from sb3_rfm.sampling.solvers import DDIM, Euler, EulerMaruyama, Heun, Solver, ancestral
-from sb3_rfm.sampling.sources import Gaussian, Source
+from sb3_rfm.sampling.refinements import MCMC, SMC, Refinement
+from sb3_rfm.sampling.samplers import PosteriorField, sample
+from sb3_rfm.sampling.solvers import (
+    DDIM,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    ScoredField,
+    Solver,
+    ancestral,
+)
+from sb3_rfm.sampling.sources import (
+    Gaussian,
+    GaussianMixture,
+    Laplace,
+    Source,
+    StudentT,
+    Uniform,
+)
 from sb3_rfm.sampling.supports import Box, Support, TanhLatent
 from sb3_rfm.sampling.truncated_normals import TruncatedNormal
 
 __all__ = [
     "DDIM",
+    "MCMC",
+    "SMC",
     "Bounded",
     "Box",
     "Coefficients",
     "Data",
+    "Divergence",
     "EndPoints",
+    "ErrorOf",
     "Estimator",
     "Euler",
     "EulerMaruyama",
+    "ExactDivergence",
+    "FlowLaw",
     "Gaussian",
+    "GaussianMixture",
     "Heun",
+    "Hutchinson",
     "Interpolant",
     "LangevinStein",
+    "Laplace",
     "Linear",
+    "LossWeighting",
+    "MinSNR",
     "Noise",
     "Parametrization",
     "Posterior",
+    "PosteriorField",
     "PosteriorMean",
+    "Refinement",
     "Score",
+    "ScoredField",
     "Solver",
     "Source",
+    "StudentT",
     "Support",
     "TanhLatent",
     "TruncatedNormal",
+    "Uniform",
     "VEGeometric",
     "VPCosine",
     "VPLinear",
@@ -61,4 +97,5 @@ __all__ = [
     "ancestral",
     "make_estimator",
     "posterior_mean",
+    "sample",
 ]

@@ -11,22 +11,47 @@ from sb3_rfm.sampling.bounded import Bounded
 from sb3_rfm.sampling.control_variates import Coefficient, Diagonal, Fixed, Isotropic
 from sb3_rfm.sampling.interpolants import INTERPOLANTS, Coefficients, Interpolant, InterpolantLike
 from sb3_rfm.sampling.parametrizations import EndPoints
-from sb3_rfm.sampling.posteriors import Estimator, LangevinStein, LogDensity, evaluate
+from sb3_rfm.sampling.posteriors import (
+    Estimator,
+    LangevinStein,
+    LogDensity,
+    Posterior,
+    evaluate,
+)
+from sb3_rfm.sampling.proposals import Prior
+from sb3_rfm.sampling.refinements import REFINEMENTS, Refinement, RefinementLike
 from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
+from sb3_rfm.sampling.sources import SOURCES, Gaussian, Source, SourceLike
 
-# name -> what makes the estimator from its number of particles
-ESTIMATORS: dict[str, Callable[[int], Estimator]] = {
-    "noise": partial(LangevinStein, Fixed()),
-    "gradient": partial(LangevinStein, Fixed(1.0)),
-    "isotropic": partial(LangevinStein, Isotropic()),
-    "diagonal": partial(LangevinStein, Diagonal()),
-    "diagonal_centred": partial(LangevinStein, Diagonal(centred=True, ridge=1e-4, clip=2.0)),
-    "bounded": Bounded,
+
+def _langevin_stein(
+    coefficient: Coefficient, n_particles: int, source: Source, refinement: Refinement | None
+) -> LangevinStein:
+    return LangevinStein(coefficient, n_particles, Prior(source), refinement)
+
+
+def _bounded(n_particles: int, source: Source, refinement: Refinement | None) -> Bounded:
+    return Bounded(n_particles)
+
+
+# name -> what makes the estimator from its number of particles, its source and its refinement
+ESTIMATORS: dict[str, Callable[[int, Source, Refinement | None], Estimator]] = {
+    "noise": partial(_langevin_stein, Fixed()),
+    "gradient": partial(_langevin_stein, Fixed(1.0)),
+    "isotropic": partial(_langevin_stein, Isotropic()),
+    "diagonal": partial(_langevin_stein, Diagonal()),
+    "diagonal_centred": partial(_langevin_stein, Diagonal(centred=True, ridge=1e-4, clip=2.0)),
+    "bounded": _bounded,
 }
 EstimatorLike = str | float | Coefficient | Estimator
 
 
-def make_estimator(estimator: EstimatorLike, n_particles: int) -> Estimator:
+def make_estimator(
+    estimator: EstimatorLike,
+    n_particles: int,
+    source: SourceLike = "gaussian",
+    refinement: RefinementLike | None = None,
+) -> Estimator:
     """
     An estimator from its name.
 
@@ -35,16 +60,27 @@ def make_estimator(estimator: EstimatorLike, n_particles: int) -> Estimator:
         score, ridge 1e-4, coefficient within ±2), "bounded" (Stein kernel on a box, our own),
         a coefficient's object, or an estimator's
     :param n_particles: K; an estimator's object keeps its own
+    :param source: "gaussian", "uniform", "laplace", "student_t", or an object; an estimator's
+        object keeps its own
+    :param refinement: "mcmc", "smc", an object, or None; an estimator's object keeps its own
     :return: the estimator
+    :raises ValueError: an unknown name, or an estimator that cannot have that source or refinement
     """
     require_int("n_particles", n_particles)
+    law = SOURCES.resolve(source, Source)
+    mover = None if refinement is None else REFINEMENTS.resolve(refinement, Refinement)
     if isinstance(estimator, int | float):
         require_float("estimator", estimator)
         estimator = Fixed(float(estimator))
     if isinstance(estimator, Coefficient):
-        return LangevinStein(estimator, n_particles)
-    names = {name: partial(make, n_particles) for name, make in ESTIMATORS.items()}
-    return Registry[Estimator]("estimator", names).resolve(estimator, Estimator)
+        return _langevin_stein(estimator, n_particles, law, mover)
+    names = {name: partial(make, n_particles, law, mover) for name, make in ESTIMATORS.items()}
+    made = Registry[Estimator]("estimator", names).resolve(estimator, Estimator)
+    same = law in (Gaussian(), made.source)
+    require(same, "source", law, f"{made.source}, the source of {made}")
+    same = mover in (None, made.refinement)
+    require(same, "refinement", mover, f"{made.refinement}, the refinement of {made}")
+    return made
 
 
 @dataclass(frozen=True)
@@ -55,6 +91,8 @@ class PosteriorMean:
     :param x_0: estimate of ``E[X_0 | x_t]``, (B, D)
     :param x_1: estimate of ``E[X_1 | x_t]``, (B, D)
     :param velocity: ``d_alpha x_1 + d_beta x_0``, the marginal velocity (eq. 9), (B, D)
+    :param score: estimate of ``grad log p_t(x_t)``, the marginal score (Appendix A), (B, D); not
+        finite at beta = 0, and NaN where source and target both have walls
     :param ess: effective sample size of the weights, (B)
     :param coefficient: the control variate's coefficient, (B, D)
     """
@@ -62,6 +100,7 @@ class PosteriorMean:
     x_0: Tensor
     x_1: Tensor
     velocity: Tensor
+    score: Tensor
     ess: Tensor
     coefficient: Tensor
 
@@ -73,9 +112,11 @@ def posterior_mean(
     t: float | Tensor,
     *,
     interpolant: InterpolantLike = "linear",
+    source: SourceLike = "gaussian",
     estimator: EstimatorLike = "diagonal",
     n_particles: int = 64,
     bounds: tuple[float, float] | None = None,
+    refinement: RefinementLike | None = None,
     policy_samples: Tensor | None = None,
     generator: th.Generator | None = None,
 ) -> PosteriorMean:
@@ -96,21 +137,26 @@ def posterior_mean(
     :param x_t: the mix of noise and action, (B, D), a floating dtype
     :param t: time in (0, 1], a number, () or (B)
     :param interpolant: "linear", "vp_cosine", "vp_linear", "ve", or an object
+    :param source: the law of the noise: "gaussian", "uniform", "laplace", "student_t", or an
+        object; "bounded" takes the first alone, and with "uniform" (walls) the estimator is "noise"
+        and the score comes from the target's gradient
     :param estimator: a name, a number (fixed eta) or an object, see :func:`make_estimator`
     :param n_particles: K
     :param bounds: (low, high) of the box that holds the target, for "bounded" (ours) and "noise"
         (whose weights are then zero outside); the others are biased at walls
+    :param refinement: "mcmc", "smc" or an object: moves the particles towards the posterior
+        (Remark 4); the target has to be differentiable
     :param policy_samples: guesses at the target, (B, M, D), that guide "bounded"; the others
         ignore them
     :param generator: random generator; torch's global one by default
-    :return: the means, the velocity, the effective sample size and the coefficient; nothing
-        requires grad
+    :return: the means, the velocity, the score, the effective sample size and the coefficient;
+        nothing requires grad
     :raises ValueError: a bad shape, time, name or number
     :raises TypeError: an argument of the wrong type
     """
     time = _checked_time(t, x_t)
     coefficients = INTERPOLANTS.resolve(interpolant, Interpolant)(time)
-    made = make_estimator(estimator, n_particles)
+    made = make_estimator(estimator, n_particles, source, refinement)
     made.check_support(bounds is not None)
     guide = None if policy_samples is None else _checked_guide(policy_samples, x_t)
     if bounds is None or isinstance(made, LangevinStein):
@@ -118,14 +164,23 @@ def posterior_mean(
         require(bool((coefficients.alpha > 0).all()), "t", t, at_zero)
         density = log_density if bounds is None else _restricted(log_density, bounds)
         posterior = made(density, coefficients, x_t, generator, guide)
-        ends, ess, coefficient = posterior.mean, posterior.ess, posterior.coefficient
+        ends = posterior.mean
     else:
         require(bool((coefficients.beta > 0).all()), "t", t, "beta(t) > 0 for a bounded estimator")
-        ends, ess, coefficient = _on_unit_box(
+        posterior, ends = _on_unit_box(
             made, log_density, coefficients, x_t, bounds, guide, generator
         )
-    velocity = coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0
-    return PosteriorMean(ends.x_0, ends.x_1, velocity, ess, coefficient)
+    score = posterior.score(coefficients)
+    if made.source.has_walls and bounds is not None:
+        score = th.full_like(score, th.nan)  # neither form of Appendix A holds
+    return PosteriorMean(
+        x_0=ends.x_0,
+        x_1=ends.x_1,
+        velocity=coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0,
+        score=score,
+        ess=posterior.ess,
+        coefficient=posterior.coefficient,
+    )
 
 
 def _on_unit_box(
@@ -136,8 +191,13 @@ def _on_unit_box(
     bounds: tuple[float, float],
     guide: Tensor | None,
     generator: th.Generator | None,
-) -> tuple[EndPoints, Tensor, Tensor]:
-    """An estimator of [-1, 1]^d on ``x = centre + half y``: ``beta`` becomes ``beta / half``."""
+) -> tuple[Posterior, EndPoints]:
+    """
+    An estimator of [-1, 1]^d on ``x = centre + half y``: ``beta`` becomes ``beta / half``.
+
+    :return: the posterior in units of the box, whose noise is that of the target, and its means in
+        units of the target
+    """
     low, high = _checked_bounds(bounds)
     centre, half = (low + high) / 2, (high - low) / 2
 
@@ -149,7 +209,7 @@ def _on_unit_box(
     samples = None if guide is None else (guide - centre) / half
     posterior = estimator(scaled, unit, y_t, generator, samples)
     ends = posterior.mean
-    return ends._replace(x_1=centre + half * ends.x_1), posterior.ess, posterior.coefficient
+    return posterior, ends._replace(x_1=centre + half * ends.x_1)
 
 
 def _checked_time(t: float | Tensor, x_t: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ from sb3_rfm.sampling.control_variates import Coefficient, Fixed
 from sb3_rfm.sampling.importance import effective_sample_size, normalised_weights, weighted_mean
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.parametrizations import EndPoints
-from sb3_rfm.sampling.proposals import Prior
+from sb3_rfm.sampling.proposals import Prior, tied_action
+from sb3_rfm.sampling.refinements import Refinement
 from sb3_rfm.sampling.registry import require, require_int
+from sb3_rfm.sampling.sources import Gaussian, Source
 
 LogDensity = Callable[[Tensor], Tensor]
 
@@ -28,6 +30,8 @@ class Posterior:
     :param control: what is added to the weighted means of x_0 and of x_1, (B, D) each; on the line
         ``alpha c_1 + beta c_0 = 0``, so that the means still mix to ``x_t``
     :param coefficient: the control variate's coefficient, (B, D)
+    :param source_score: estimate of ``E[grad log p_0(X_0) | x_t]``, (B, D); None for a standard
+        normal source, where it is ``-E[X_0 | x_t]``
     """
 
     x_0: Tensor
@@ -35,6 +39,7 @@ class Posterior:
     log_w: Tensor
     control: EndPoints
     coefficient: Tensor
+    source_score: Tensor | None = None
 
     @property
     def ess(self) -> Tensor:
@@ -55,6 +60,18 @@ class Posterior:
             x_1=weighted_mean(weights, self.x_1) + self.control.x_1,
         )
 
+    def score(self, coefficients: Coefficients) -> Tensor:
+        """
+        Score of the marginal, ``grad log p_t(x_t) = E[grad log p_0(X_0) | x_t] / beta``.
+
+        Reverse score matching (Appendix A). Not finite at beta = 0, where p_t is the target itself.
+
+        :param coefficients: the interpolant at the time of ``x_t``, each () or (B, 1)
+        :return: (B, D)
+        """
+        mean = -self.mean.x_0 if self.source_score is None else self.source_score
+        return mean / coefficients.beta
+
 
 class Estimator(ABC):
     """
@@ -62,6 +79,16 @@ class Estimator(ABC):
 
     Nothing it returns requires grad.
     """
+
+    @property
+    def source(self) -> Source:
+        """The law of the noise that it averages over: standard normal unless it says otherwise."""
+        return Gaussian()
+
+    @property
+    def refinement(self) -> Refinement | None:
+        """What moves its particles towards the posterior: nothing unless it says otherwise."""
+        return None
 
     @abstractmethod
     def __call__(
@@ -140,19 +167,35 @@ class LangevinStein(Estimator):
     """
     Self-normalised importance sampling with a Langevin-Stein control variate (eq. 18).
 
-    ``E[X_0 | x_t]`` is estimated by ``sum_i w_i (x_0^i + Lambda s_i)``.
+    ``E[X_0 | x_t]`` is estimated by ``sum_i w_i (x_0^i + Lambda s_i)``. The same residual ``s``
+    joins the two forms of the marginal score (Appendix A), ``E[grad log p_0(X_0) | x_t] / beta``
+    and ``E[grad log p_1(X_1) | x_t] / alpha``: they differ by ``E[s] / beta``. The estimate is
+    ``sum_i w_i (grad log p_0(x_0^i) - Lambda' s_i) / beta``, Lambda' by the same rule for
+    ``-grad log p_0``: 0 is the source's form, 1 the target's. For a standard normal source it is
+    ``-E[X_0 | x_t] / beta``. A source with walls has the target's form alone.
 
-    :param coefficient: the rule for Lambda
-    :param n_particles: K
+    :param coefficient: the rule for Lambda; with a source that has walls it may not use the score
+    :param n_particles: K, at least 2 where they are refined
     :param proposal: where the particles come from
+    :param refinement: what moves them towards the posterior (Remark 4); the noise is its coordinate
     """
 
     coefficient: Coefficient = field(default_factory=Fixed)
     n_particles: int = 64
     proposal: Prior = field(default_factory=Prior)
+    refinement: Refinement | None = None
 
     def __post_init__(self) -> None:
-        require_int("n_particles", self.n_particles)
+        require_int("n_particles", self.n_particles, 1 if self.refinement is None else 2)
+        biased = self.source.has_walls and self.coefficient.uses_score
+        walls = (
+            "a source without walls, or estimator 'noise' (a control variate is biased at walls)"
+        )
+        require(not biased, "source", self.source, walls)
+
+    @property
+    def source(self) -> Source:
+        return self.proposal.source
 
     def check_support(self, bounded: bool) -> None:
         """A constant control variate is biased at walls; importance weights alone are not."""
@@ -168,15 +211,56 @@ class LangevinStein(Estimator):
         generator: th.Generator | None = None,
         policy_samples: Tensor | None = None,
     ) -> Posterior:
+        x_0, log_w, slope = self._particles(log_density, coefficients, x_t, generator)
+        weights, source_score = normalised_weights(log_w), self.source.score(x_0)
+        residual = source_score + slope  # eq. 16
+        average = weighted_mean(weights, residual)
+        coefficient = self.coefficient(weights, x_0, residual)
+        control = coefficient * average
+        mean_score = None
+        if not isinstance(self.source, Gaussian):
+            shares = self._score_rule(weights, -source_score, residual)
+            mean_score = weighted_mean(weights, source_score) - shares * average
+        return Posterior(
+            x_0,
+            tied_action(coefficients, x_t, x_0),
+            log_w,
+            EndPoints(control, -coefficients.beta / coefficients.alpha * control),
+            coefficient,
+            mean_score,
+        )
+
+    @property
+    def _score_rule(self) -> Coefficient:
+        """The coefficient of the marginal score: the mean's, or the target's form (walls)."""
+        return Fixed(1.0) if self.source.has_walls else self.coefficient
+
+    def _particles(
+        self,
+        log_density: LogDensity,
+        coefficients: Coefficients,
+        x_t: Tensor,
+        generator: th.Generator | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Noise particles, their log-weights, and the gradient of ``log p_1(x_1)`` in the noise.
+
+        :return: (K, B, D), (K, B) and (K, B, D); the gradient is 0 where nothing uses it
+        """
         x_0, x_1, log_ratio = self.proposal(coefficients, x_t, self.n_particles, generator)
-        if not self.coefficient.uses_score:
-            zero = th.zeros_like(x_t)
-            log_w = evaluate(log_density, x_1) + log_ratio
-            return Posterior(x_0, x_1, log_w, EndPoints(zero, zero), zero)
-        log_p, gradient = value_and_score(log_density, x_1)
-        log_w = log_p + log_ratio
-        weights, ratio = normalised_weights(log_w), coefficients.beta / coefficients.alpha
-        score = self.proposal.source.score(x_0) - ratio * gradient
-        coefficient = self.coefficient(weights, x_0, score)
-        control = coefficient * weighted_mean(weights, score)
-        return Posterior(x_0, x_1, log_w, EndPoints(control, -ratio * control), coefficient)
+
+        def base(x_0: Tensor) -> tuple[Tensor, Tensor]:
+            return self.source.log_prob(x_0), self.source.score(x_0)
+
+        def ratio(x_0: Tensor) -> tuple[Tensor, Tensor]:
+            x_1 = tied_action(coefficients, x_t, x_0)
+            log_p, gradient = value_and_score(log_density, x_1)
+            return log_p, -coefficients.beta / coefficients.alpha * gradient
+
+        if self.refinement is not None:
+            swarm, log_w = self.refinement(base, ratio, x_0, generator)
+            return swarm.x, log_w, swarm.slope
+        if self.coefficient.uses_score or self._score_rule.uses_score:
+            log_p, slope = ratio(x_0)
+            return x_0, log_p + log_ratio, slope
+        return x_0, evaluate(log_density, x_1) + log_ratio, th.zeros_like(x_0)

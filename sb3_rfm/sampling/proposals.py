@@ -25,6 +25,18 @@ class Particles(NamedTuple):
     log_ratio: Tensor
 
 
+def tied_action(coefficients: Coefficients, x_t: Tensor, x_0: Tensor) -> Tensor:
+    """
+    The action that ``x_t`` ties to a noise, ``x_1 = (x_t - beta x_0) / alpha``.
+
+    :param coefficients: the interpolant at the time of ``x_t``, each () or (B, 1)
+    :param x_t: (B, D)
+    :param x_0: noise, (*S, B, D)
+    :return: (*S, B, D)
+    """
+    return (x_t - coefficients.beta * x_0) / coefficients.alpha
+
+
 class Proposal(ABC):
     """A law q of the noise given ``x_t``."""
 
@@ -52,8 +64,8 @@ class Prior(Proposal):
     """
     ``q = p_0``: the weights are the target's density alone, ``w_i ∝ p_1(x_1)`` (eq. 14).
 
-    The paper's choice. ``x_1 = (x_t - beta x_0) / alpha`` spreads like ``beta / alpha``: at small t
-    few particles have any weight, and at alpha = 0 none is defined.
+    The paper's choice, for any source. ``x_1 = (x_t - beta x_0) / alpha`` spreads like
+    ``beta / alpha``: at small t few particles have any weight, and at alpha = 0 none is defined.
 
     :param source: the law p_0
     """
@@ -68,5 +80,5 @@ class Prior(Proposal):
         generator: th.Generator | None = None,
     ) -> Particles:
         x_0 = self.source.sample((n_particles, *x_t.shape), like=x_t, generator=generator)
-        x_1 = (x_t - coefficients.beta * x_0) / coefficients.alpha
+        x_1 = tied_action(coefficients, x_t, x_0)
         return Particles(x_0, x_1, th.zeros(x_0.shape[:-1], dtype=x_t.dtype, device=x_t.device))

@@ -8,11 +8,40 @@ import torch as th
 from torch import Tensor
 
 from sb3_rfm.sampling.interpolants import Coefficients, Interpolant
-from sb3_rfm.sampling.parametrizations import EndPoints, Velocity
+from sb3_rfm.sampling.parametrizations import Velocity
 from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
-from sb3_rfm.sampling.sources import Gaussian
+from sb3_rfm.sampling.sources import Gaussian, Source
 
 VelocityField = Callable[[Tensor, Tensor], Tensor]
+
+
+class ScoredField(ABC):
+    """
+    A velocity field that also knows the score of its marginals, whatever the source.
+
+    For a standard normal source the score follows from the velocity, so that a plain function does;
+    for another it does not (Appendix A).
+    """
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """
+        The marginal velocity.
+
+        :param x: (B, D)
+        :param t: time, ()
+        :return: (B, D)
+        """
+
+    @abstractmethod
+    def with_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        The marginal velocity and ``grad log p_t(x)``.
+
+        :param x: (B, D)
+        :param t: time, ()
+        :return: (B, D) each
+        """
 
 
 @dataclass(frozen=True)
@@ -54,6 +83,10 @@ class Solver(ABC):
     def deterministic(self) -> "Solver":
         """The same solver without its noise: same marginals in the limit of many steps."""
         return self
+
+    def suits(self, source: Source) -> bool:
+        """Whether the solver is right for a velocity whose noise has that law."""
+        return True
 
     def solve(
         self,
@@ -135,8 +168,8 @@ class DDIM(Solver):
     eq. 12). Stochasticity 0 is DDIM, 1 is DDPM's ancestral sampling. At t = 1 it lands on the
     predicted action itself.
 
-    :param stochasticity: share of the ancestral noise, in [0, 1]; where it is not 0 a Gaussian
-        source is assumed
+    :param stochasticity: share of the ancestral noise, in [0, 1]; where it is not 0 the source has
+        to be Gaussian: fresh noise replaces part of the predicted one
     """
 
     stochasticity: float = 0.0
@@ -146,6 +179,9 @@ class DDIM(Solver):
 
     def deterministic(self) -> "DDIM":
         return DDIM(0.0)
+
+    def suits(self, source: Source) -> bool:
+        return self.stochasticity == 0 or isinstance(source, Gaussian)
 
     def step(
         self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
@@ -174,11 +210,12 @@ class EulerMaruyama(Solver):
     """
     The SDE with the same marginals: ``dx = (u + g²/2 score) dt + g dW``.
 
-    ``g² = -2 stochasticity beta d_beta``. With ``score = -x̂_0 / beta`` the drift is
-    ``d_alpha x̂_1 + (1 + stochasticity) d_beta x̂_0``: nothing is divided by beta. Stochasticity 1 is
-    the variance-exploding diffusion, 0 is Euler.
+    ``g² = -2 stochasticity beta d_beta``. A :class:`ScoredField` gives the score, for any source; a
+    plain function has to be the velocity of a Gaussian source, where ``score = -x̂_0 / beta`` and
+    the drift is ``d_alpha x̂_1 + (1 + stochasticity) d_beta x̂_0``: nothing is divided by beta.
+    Stochasticity 1 is the variance-exploding diffusion, 0 is Euler.
 
-    :param stochasticity: scale of g², at least 0; a Gaussian source is assumed
+    :param stochasticity: scale of g², at least 0
     """
 
     stochasticity: float = 1.0
@@ -192,15 +229,24 @@ class EulerMaruyama(Solver):
     def step(
         self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
     ) -> Tensor:
-        h, u, now = step.t_next - step.t, velocity(x, step.t), step.now
+        h, now = step.t_next - step.t, step.now
         if self.stochasticity == 0:
-            return x + h * u
-        ends: EndPoints = Velocity().end_points(now, x, u)
-        drift = u + self.stochasticity * now.d_beta * ends.x_0
+            return x + h * velocity(x, step.t)
+        u, scaled_score = self._scored(velocity, x, step)
+        drift = u - self.stochasticity * now.d_beta * scaled_score
         scale = (-2 * self.stochasticity * now.beta * now.d_beta * h).sqrt()
         return (
             x + h * drift + scale * Gaussian().sample(tuple(x.shape), like=x, generator=generator)
         )
+
+    @staticmethod
+    def _scored(velocity: VelocityField, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """The velocity, and beta times the score."""
+        if isinstance(velocity, ScoredField):
+            u, score = velocity.with_score(x, step.t)
+            return u, step.now.beta * score
+        u = velocity(x, step.t)
+        return u, -Velocity().end_points(step.now, x, u).x_0
 
 
 SOLVERS = Registry[Solver](

@@ -3,12 +3,25 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch as th
 from hypothesis import settings
 from scipy import stats
 from torch import Tensor
 
-from sb3_rfm.sampling import Coefficients, Interpolant, Linear, VEGeometric, VPCosine, VPLinear
+from sb3_rfm.sampling import (
+    Coefficients,
+    Gaussian,
+    GaussianMixture,
+    Interpolant,
+    Laplace,
+    Linear,
+    StudentT,
+    Uniform,
+    VEGeometric,
+    VPCosine,
+    VPLinear,
+)
 from sb3_rfm.sampling.estimators import ESTIMATORS
 
 # Property tests draw the same examples on every run and remember none.
@@ -127,6 +140,63 @@ def quadrature_ends(
     mass = mass / th.trapezoid(mass, x_1)
     mean_0, mean_1 = (float(th.trapezoid(mass * x, x_1)) for x in (x_0, x_1))
     return mean_0, mean_1, math.sqrt(th.trapezoid(mass * (x_0 - mean_0) ** 2, x_1))
+
+
+class TwoNormals:
+    """A quarter N(-1.2, .5²), three quarters N(.8, .5²): density and distribution by scipy."""
+
+    parts = ((0.25, stats.norm(-1.2, 0.5)), (0.75, stats.norm(0.8, 0.5)))
+
+    def logpdf(self, x):
+        return np.logaddexp(*(math.log(w) + part.logpdf(x) for w, part in self.parts))
+
+    def cdf(self, x):
+        return sum(w * part.cdf(x) for w, part in self.parts)
+
+
+# name -> a source on the line, and the same law by scipy
+SOURCE_LAWS = {
+    "gaussian": (Gaussian(), stats.norm()),
+    "uniform": (Uniform(1.5), stats.uniform(-1.5, 3.0)),
+    "laplace": (Laplace(0.8), stats.laplace(scale=0.8)),
+    "student_t": (StudentT(3.0, 0.7), stats.t(3.0, scale=0.7)),
+    "mixture": (GaussianMixture(((-1.2,), (0.8,)), 0.5, (1.0, 3.0)), TwoNormals()),
+}
+
+
+@dataclass(frozen=True)
+class NoisePosterior:
+    """``p(x_0 | x_t)`` on the line by the trapezoidal rule, for any source."""
+
+    x_0: Tensor
+    x_1: Tensor
+    mass: Tensor
+    log_p_t: float
+
+    @classmethod
+    def of(cls, log_density, name: str, c: Coefficients, x_t: float) -> "NoisePosterior":
+        reach = 1.5 if name == "uniform" else 100.0  # the wall, or far beyond the target's reach
+        nodes = th.arange(-100_000, 100_001, dtype=th.float64) / 100_000  # one at Laplace's kink
+        x_0 = reach * nodes
+        x_1 = (x_t - c.beta * x_0) / c.alpha
+        log_source = th.from_numpy(SOURCE_LAWS[name][1].logpdf(x_0.numpy().clip(-reach, reach)))
+        log_mass = log_source + log_density(x_1[:, None])
+        mass = (log_mass - log_mass.max()).exp()
+        total = th.trapezoid(mass, x_0)
+        return cls(x_0, x_1, mass / total, float(total.log() + log_mass.max()))
+
+    def mean(self, values: Tensor) -> float:
+        return float(th.trapezoid(self.mass * values, self.x_0))
+
+    def spread(self, values: Tensor) -> float:
+        return math.sqrt(self.mean((values - self.mean(values)).square()))
+
+
+def quadrature_score(log_density, name: str, c: Coefficients, x_t: float) -> float:
+    """Slope of ``log p_t`` at ``x_t`` by a central difference: neither form of Appendix A."""
+    h = 1e-3
+    right, left = (NoisePosterior.of(log_density, name, c, x_t + d).log_p_t for d in (h, -h))
+    return (right - left) / (2 * h)
 
 
 def standard_error(repeats: Tensor) -> Tensor:

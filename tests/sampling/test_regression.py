@@ -63,7 +63,7 @@ def test_cross_slopes_are_weighted_least_squares_where_there_are_many_samples():
 
 
 def test_noise_is_not_fitted():
-    """Responses that have nothing to do with the regressors: less is fitted than without a ridge."""
+    """Responses that have nothing to do with the regressors: a ridge fits less of them."""
     n, states = 16, 400
     x, y = normal(n, states, 6, seed=9), normal(n, states, 1, seed=10)
     weights = th.full((n, states), 1 / n, dtype=th.float64)

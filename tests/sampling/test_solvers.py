@@ -1,6 +1,7 @@
 """Order of convergence, law at the end, and the calls that each solver makes."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from analytic import (
     GAUSSIAN,
     MIXTURE,
     DiagonalGaussian,
+    Mixture,
     doubles,
     seeded,
 )
@@ -20,7 +22,10 @@ from sb3_rfm.sampling import (
     EulerMaruyama,
     Gaussian,
     Heun,
+    Interpolant,
+    Laplace,
     Linear,
+    ScoredField,
     VEGeometric,
     VPCosine,
     VPLinear,
@@ -229,6 +234,88 @@ def test_an_estimator_is_a_velocity_field(estimator, interpolant):
     end = Heun().solve(velocity, x, interpolant, 20, t_range=(0.02, 1.0))
     assert MIXTURE.kolmogorov_smirnov(end)[0] < 0.1
     assert MIXTURE.kolmogorov_smirnov(end, sign=-1)[0] > 0.3
+
+
+@dataclass(frozen=True)
+class MixtureOfPaths(ScoredField):
+    """Closed forms for a normal target and a source of two normals: each part is jointly normal."""
+
+    target: DiagonalGaussian
+    shares: th.Tensor
+    means: th.Tensor
+    scales: th.Tensor
+    interpolant: Interpolant
+
+    def law(self, t: float) -> Mixture:
+        c = self.interpolant(doubles(t))
+        variances = self.target.variance_at(c) - c.beta**2 + (c.beta * self.scales).square()
+        means = c.alpha * self.target.mean + c.beta * self.means
+        return Mixture(self.shares, means, variances.sqrt())
+
+    def with_score(self, x, t):
+        c, law = self.interpolant(t), self.law(float(t))
+        r = th.softmax(law.shares.log() + law.parts(law.means, law.scales, x), -1)
+        surprise = (x - law.means) / law.scales**2
+        x_0 = self.means + c.beta * self.scales**2 * surprise
+        x_1 = self.target.mean + c.alpha * self.target.scale**2 * surprise
+        velocity = (r * (c.d_alpha * x_1 + c.d_beta * x_0)).sum(-1, keepdim=True)
+        return velocity, -(r * surprise).sum(-1, keepdim=True)
+
+    def __call__(self, x, t):
+        return self.with_score(x, t)[0]
+
+
+@pytest.mark.parametrize("interpolant", [Linear(), VPCosine()], ids=repr)
+@pytest.mark.parametrize("end", [0.5, 1.0])
+def test_euler_maruyama_takes_the_score_of_any_source(interpolant, end):
+    """
+    Kolmogorov-Smirnov at level 1e-3, half way and at the end.
+
+    The premise: the formula of a Gaussian source, which a plain function gets, is rejected.
+    """
+    source = Mixture(doubles(0.3, 0.7), doubles(-1.5, 0.8), doubles(0.3, 0.3))
+    target = DiagonalGaussian(doubles(0.7), doubles(0.4))
+    field = MixtureOfPaths(target, source.shares, source.means, source.scales, interpolant)
+    x_0 = source.sample(4000, seed=0)
+
+    def run(velocity):
+        span = (0.0, end)
+        return EulerMaruyama().solve(velocity, x_0, interpolant, 300, span, generator=seeded(1))
+
+    law = field.law(end)
+    assert law.kolmogorov_smirnov(run(field))[1] > 1e-3
+    if end < 1:  # at the end every path is led to the target
+        assert law.kolmogorov_smirnov(run(lambda x, t: field(x, t)))[1] < 1e-9
+        assert law.kolmogorov_smirnov(run(field), sign=-1)[1] < 1e-9
+
+
+@every_solver
+@pytest.mark.parametrize("interpolant", [Linear(), VPCosine()], ids=repr)
+def test_a_scored_field_of_a_gaussian_source_changes_nothing(solver, interpolant):
+    class Scored(ScoredField):
+        def __call__(self, x, t):
+            return GAUSSIAN.velocity(interpolant(t), x)
+
+        def with_score(self, x, t):
+            c = interpolant(t)
+            return self(x, t), -GAUSSIAN.ends(c, x)[0] / c.beta
+
+    x = doubles(1.0, -0.7, 0.4)[None]
+    plain, scored = (
+        solver.solve(velocity, x, interpolant, 9, generator=seeded(0))
+        for velocity in (field(GAUSSIAN, interpolant), Scored())
+    )
+    th.testing.assert_close(scored, plain)
+
+
+def test_noise_that_replaces_noise_has_to_be_of_its_law():
+    for solver in (Euler(), Heun(), DDIM(), EulerMaruyama()):
+        assert solver.suits(Gaussian())
+        assert solver.suits(Laplace())
+    for solver in (DDIM(0.1), ancestral()):
+        assert solver.suits(Gaussian())
+        assert not solver.suits(Laplace())
+        assert solver.deterministic().suits(Laplace())
 
 
 @every_solver
