@@ -117,7 +117,12 @@ def plot(arguments: list[str]) -> int:
         "environment. Several folders are compared with each other.",
     )
     add = parser.add_argument
-    add("folders", nargs="+", type=Path, help="of run (--folder) or of train (-f)")
+    add(
+        "folders",
+        nargs="+",
+        type=Path,
+        help="of run (--folder) or of train (-f), or an evaluations.csv",
+    )
     add("-o", "--output", type=Path, help="picture (learning_curves.png in the first folder)")
     add("--algos", nargs="+", metavar="ALGO", help="only these algorithms")
     add("--envs", nargs="+", metavar="ENV", help="only these environments; dashes or slashes")
@@ -126,7 +131,9 @@ def plot(arguments: list[str]) -> int:
     curves, repeated = learning.one_per_seed(learning.select(every, options.algos, options.envs))
     for curve in repeated:
         print(f"Left out, a shorter run of the same seed: {curve.source}")
-    output = options.output or options.folders[0] / "learning_curves.png"
+    first = options.folders[0]
+    folder = first.parent if first.is_file() else first
+    output = options.output or folder / "learning_curves.png"
     draw_comparison(curves, output)
     print(learning.table(curves))
     print(f"Written to {output}")

@@ -106,9 +106,11 @@ def read_curves(folders: Iterable[Path]) -> list[Curve]:
     """
     Every run below some folders. Where there are several, the label names the folder, too.
 
-    :param folders: of ``sb3-rfm run --folder`` or of ``sb3-rfm train -f``, or of one run
+    :param folders: of ``sb3-rfm run --folder`` or of ``sb3-rfm train -f``, or of one run; or the
+        ``evaluations.csv`` of a run, whatever it is called
     :return: the curves; runs without an evaluation are left out
     :raises FileNotFoundError: when a folder does not exist or has no evaluation in it
+    :raises ValueError: when a file has other columns
     """
     folders = list(folders)
     names = [folder.resolve().name for folder in folders]
@@ -116,14 +118,15 @@ def read_curves(folders: Iterable[Path]) -> list[Curve]:
         names = [str(folder) for folder in folders]
     curves: list[Curve] = []
     for folder, name in zip(folders, names, strict=True):
-        if not folder.is_dir():
+        if not folder.exists():
             raise FileNotFoundError(f"There is no folder {folder}.")
-        paths = sorted([*folder.rglob(CSV), *folder.rglob(NPZ)])
+        alone = len(folders) == 1 or folder.is_file()
+        found = sorted([*folder.rglob(CSV), *folder.rglob(NPZ)])
         before = len(curves)
-        for path in paths:
-            read = _read_csv(path) if path.name == CSV else _read_npz(path)
+        for path in [folder] if folder.is_file() else found:
+            read = _read_npz(path) if path.name == NPZ else _read_csv(path)
             if read is not None:
-                label = read["algorithm"] + (f" ({name})" if len(folders) > 1 else "")
+                label = read["algorithm"] + ("" if alone else f" ({name})")
                 curves.append(Curve(label, source=path, **read))
         if len(curves) == before:
             raise FileNotFoundError(f"There is no evaluation in {folder} ({CSV} or {NPZ}).")

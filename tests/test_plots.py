@@ -55,6 +55,25 @@ def test_reading_the_zoos_arguments_runs_nothing(tmp_path):
         read_curves([tmp_path])
 
 
+def test_files_of_any_name_are_read_and_not_told_apart(tmp_path):
+    paths = [tmp_path / f"{name}.csv" for name in ("one", "two")]
+    for seed, path in enumerate(paths):
+        _write_run(tmp_path / "runs", seed).csv_file.rename(path)
+    curves = read_curves(paths)
+    assert [(curve.label, curve.seed, curve.source) for curve in curves] == [
+        ("sac", seed, path) for seed, path in enumerate(paths)
+    ]
+    assert cli.main(["plot", *map(str, paths)]) == 0
+    assert (tmp_path / "learning_curves.png").stat().st_size > 0
+
+
+def test_a_file_with_other_columns_is_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no column"):
+        read_curves([path])
+
+
 def test_several_folders_are_told_apart(tmp_path):
     for parent in ("a/runs", "b/runs", "c"):
         _write_run(tmp_path / parent, seed=0)
