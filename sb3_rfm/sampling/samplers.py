@@ -146,8 +146,9 @@ def sample(
     :param source: the law of the noise: "gaussian" (alone where there are bounds), "uniform",
         "laplace", "student_t", or an object
     :param estimator: see :func:`sb3_rfm.sampling.posterior_mean`. By default "bounded" where there
-        are bounds; else "diagonal_centred", or "noise" for a source with walls, refined by "smc"
-        unless another refinement is given. A named estimator is refined only if asked
+        are bounds, else "noise" refined by "smc" unless another refinement is given (a control
+        variate helps where the target's gradient is tame, and is unstable where it is steep). A
+        named estimator is refined only if asked
     :param n_particles: K
     :param solver: "heun", "euler", "ddim", "ancestral", "euler_maruyama", or an object
     :param steps: number of steps
@@ -169,7 +170,8 @@ def sample(
     require_int("batch_size", n_samples if batch_size is None else batch_size)
     law, integrator = SOURCES.resolve(source, Source), SOLVERS.resolve(solver, Solver)
     if estimator is None:
-        estimator, refinement = _default_pair(law, bounds is not None, refinement)
+        estimator = "noise" if bounds is None else "bounded"
+        refinement = refinement or ("smc" if bounds is None else None)
     field = PosteriorField(
         log_density,
         interpolant=interpolant,
@@ -193,15 +195,6 @@ def sample(
     ]
     samples = th.cat(parts)
     return samples if bounds is None else samples.clamp(*bounds)
-
-
-def _default_pair(
-    source: Source, bounded: bool, refinement: RefinementLike | None
-) -> tuple[EstimatorLike, RefinementLike | None]:
-    """The estimator and the refinement of a target of which nothing else was said."""
-    if bounded:
-        return "bounded", refinement
-    return "noise" if source.has_walls else "diagonal_centred", refinement or "smc"
 
 
 def _check_solver(solver: Solver, field: PosteriorField) -> None:
