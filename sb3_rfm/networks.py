@@ -14,14 +14,14 @@ def has_fast_bfloat16(device: th.device) -> bool:
     """
     Whether matrix products in bfloat16 are faster than in float32.
 
+    With AMX they are three to four times as fast, with AVX512-BF16 alone half as fast.
+
     :param device: where they run
-    :return: true on a processor with AVX512-BF16 or AMX, and on a GPU with bfloat16 units
+    :return: true on a processor with AMX, and on a GPU with bfloat16 units
     """
     if device.type == "cuda":
         return th.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (
-        th.cpu._is_avx512_bf16_supported() or th.cpu._is_amx_tile_supported()
-    )
+    return device.type == "cpu" and th.cpu._is_amx_tile_supported()
 
 
 class TimeEmbedding(nn.Module):

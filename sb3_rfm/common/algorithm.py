@@ -87,7 +87,7 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
     :param policy_delay: critic updates an actor update (paper: 1)
     :param max_grad_norm: largest norm of the actor's gradient; infinity for none (paper: 10)
     :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
-        particles, in bfloat16; "auto" where the processor or GPU has it. ``predict`` and every loss
+        particles, in bfloat16; "auto" where that is faster (AMX, a GPU). ``predict`` and every loss
         stay in float32
     :param stats_window_size: episodes that the logged returns average
     :param tensorboard_log: folder of the TensorBoard log
