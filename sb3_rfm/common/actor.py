@@ -17,6 +17,7 @@ from sb3_rfm.common.temperature import Temperature
 from sb3_rfm.networks import FlowNetwork
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.log_densities import FlowLaw
+from sb3_rfm.sampling.sobol import sobol_points
 
 
 @lru_cache(maxsize=16)
@@ -30,12 +31,9 @@ def fixed_noise(n_samples: int, dim: int, device: th.device) -> Tensor:
     :param device: device of the result
     :return: (n_samples, 1, dim)
     """
-    uniform = th.quasirandom.SobolEngine(dim, scramble=True, seed=0).draw(
-        n_samples, dtype=th.float64
-    )
-    points = th.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
+    points = th.special.ndtri(sobol_points(n_samples, dim, device).clamp(1e-6, 1 - 1e-6))
     points[0] = 0.0
-    return points.float().unsqueeze(1).to(device)
+    return points.float()
 
 
 def check_action_space(space: spaces.Box) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
 from sb3_rfm.sampling.parametrizations import EndPoints, Parametrization, Velocity
+from sb3_rfm.sampling.proposals import tied_noise
 from sb3_rfm.sampling.registry import require, require_int
 from sb3_rfm.sampling.solvers import Euler, Solver
 from sb3_rfm.sampling.supports import Support, TanhLatent
@@ -53,4 +54,4 @@ class Flow:
         :return: both ends
         """
         x_1 = x_1.clamp(-self.support.bound, self.support.bound)
-        return EndPoints((x_t - coefficients.alpha * x_1) / coefficients.beta, x_1)
+        return EndPoints(tied_noise(coefficients, x_t, x_1), x_1)

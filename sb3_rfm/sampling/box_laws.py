@@ -79,16 +79,14 @@ def guided(law: TruncatedNormal, samples: Tensor, widening: float, floor: float)
 
 def product(law: TruncatedNormal, mean: Tensor, variance: Tensor) -> TruncatedNormal:
     """
-    A truncated normal times a normal.
+    The bridge times a normal.
 
-    :param law: (B, D)
+    :param law: the bridge, (B, D)
     :param mean: of the normal, (B, D)
     :param variance: of the normal, (B, D)
     :return: (B, D)
     """
-    precision = law.scale.square().reciprocal() + variance.reciprocal()
-    loc = (law.loc / law.scale.square() + mean / variance) / precision
-    return TruncatedNormal(loc, precision.rsqrt())
+    return tangent(law, mean, th.zeros_like(mean), -variance.reciprocal())
 
 
 class Groups(NamedTuple):

@@ -87,23 +87,6 @@ class Swarm(NamedTuple):
         return Swarm(*(th.where(where if a.ndim == 2 else whole, a, b) for a, b in pairs))
 
 
-def walled(density: Density, low: float, high: float) -> Density:
-    """
-    A density that is nothing outside a box, and is never evaluated there.
-
-    :param density: (*S, D) -> (*S) and (*S, D)
-    :param low: lower wall
-    :param high: upper wall
-    :return: the same inside, -inf outside
-    """
-
-    def inside(x: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = density(x.clamp(low, high))
-        return value.masked_fill(((x < low) | (x > high)).any(-1), -th.inf), gradient
-
-    return inside
-
-
 @dataclass(frozen=True)
 class Langevin:
     """

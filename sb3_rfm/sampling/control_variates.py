@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch as th
 from torch import Tensor
 
-from sb3_rfm.sampling.importance import weighted_mean
+from sb3_rfm.sampling.importance import centred, weighted_mean
 from sb3_rfm.sampling.registry import require_float
 
 
@@ -86,11 +86,11 @@ class Diagonal(Coefficient):
     def __call__(self, weights: Tensor, x_0: Tensor, score: Tensor) -> Tensor:
         squared = weights.square()
         squared = squared / squared.sum(0)
-        deviation = x_0 - weighted_mean(weights, x_0)
         if self.centred:
-            score = score - weighted_mean(weights, score)
+            score = centred(weights, score)
         return self.ratio(
-            weighted_mean(squared, deviation * score), weighted_mean(squared, score.square())
+            weighted_mean(squared, centred(weights, x_0) * score),
+            weighted_mean(squared, score.square()),
         )
 
     def ratio(self, covariance: Tensor, variance: Tensor) -> Tensor:

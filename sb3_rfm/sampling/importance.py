@@ -65,3 +65,14 @@ def weighted_mean(weights: Tensor, values: Tensor) -> Tensor:
     :return: (B, D)
     """
     return th.einsum("kb,kbd->bd", weights, values.masked_fill((weights == 0).unsqueeze(-1), 0.0))
+
+
+def centred(weights: Tensor, values: Tensor) -> Tensor:
+    """
+    Values less their weighted mean.
+
+    :param weights: (K, B), summing to one over axis 0
+    :param values: (K, B, D)
+    :return: (K, B, D)
+    """
+    return values - weighted_mean(weights, values)

@@ -16,7 +16,7 @@ from sb3_rfm.sampling.interpolants import (
     InterpolantLike,
 )
 from sb3_rfm.sampling.registry import require
-from sb3_rfm.sampling.solvers import SOLVERS, Solver, SolverLike, Step, VelocityField
+from sb3_rfm.sampling.solvers import SOLVERS, Solver, SolverLike, Step, VelocityField, time_grid
 from sb3_rfm.sampling.sources import SOURCES, Source, SourceLike
 
 
@@ -105,11 +105,11 @@ class FlowLaw:
 
     def _path(self, velocity: VelocityField, x: Tensor, generator: th.Generator | None) -> "_Path":
         """The pieces resolved from their names, the time grid and the probes."""
-        recorder, rule = _Recorder([]), DIVERGENCES.resolve(self.divergence, Divergence)
+        rule = DIVERGENCES.resolve(self.divergence, Divergence)
         interpolant = INTERPOLANTS.resolve(self.interpolant, Interpolant)
-        recorder.solve(velocity, x, interpolant, self.steps, self.t_range)
+        grid = time_grid(interpolant, self.steps, self.t_range, x)
         solver = SOLVERS.resolve(self.solver, Solver).deterministic()
-        return _Path(velocity, solver, rule, rule.probes(x, generator), recorder.grid)
+        return _Path(velocity, solver, rule, rule.probes(x, generator), grid)
 
     def _start_log_density(self, path: "_Path", x_0: Tensor) -> Tensor:
         """``log p_0(x_0) - D log beta``: the log-density of ``beta x_0``, (*S)."""
@@ -124,19 +124,6 @@ def _checked_points(x: Tensor) -> Tensor:
     floating = x.ndim >= 1 and x.shape[-1] >= 1 and x.is_floating_point()
     require(floating, "points", (tuple(x.shape), x.dtype), "shape (*S, D), a floating dtype")
     return x.clone() if x.is_inference() else x.detach()
-
-
-@dataclass(frozen=True)
-class _Recorder(Solver):
-    """A solver that goes nowhere and notes its steps: the time grid of :meth:`Solver.solve`."""
-
-    grid: list[Step]
-
-    def step(
-        self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
-    ) -> Tensor:
-        self.grid.append(step)
-        return x
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch as th
 from torch import Tensor
 
 from sb3_rfm.sampling.control_variates import Coefficient, Fixed
-from sb3_rfm.sampling.importance import effective_sample_size, normalised_weights, weighted_mean
+from sb3_rfm.sampling.importance import normalised_weights, weighted_mean
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.proposals import Prior, tied_action
@@ -41,12 +42,17 @@ class Posterior:
     coefficient: Tensor
     source_score: Tensor | None = None
 
+    @cached_property
+    def weights(self) -> Tensor:
+        """Normalised weights, (K, B)."""
+        return normalised_weights(self.log_w)
+
     @property
     def ess(self) -> Tensor:
         """Effective sample size, (B), between 1 and K."""
-        return effective_sample_size(self.log_w)
+        return 1 / self.weights.square().sum(0)
 
-    @property
+    @cached_property
     def mean(self) -> EndPoints:
         """
         Estimates of ``E[X_0 | x_t]`` and ``E[X_1 | x_t]``, (B, D) each.
@@ -54,10 +60,9 @@ class Posterior:
         Each end is averaged itself: dividing one by alpha or beta to get the other would amplify
         its rounding.
         """
-        weights = normalised_weights(self.log_w)
         return EndPoints(
-            x_0=weighted_mean(weights, self.x_0) + self.control.x_0,
-            x_1=weighted_mean(weights, self.x_1) + self.control.x_1,
+            x_0=weighted_mean(self.weights, self.x_0) + self.control.x_0,
+            x_1=weighted_mean(self.weights, self.x_1) + self.control.x_1,
         )
 
     def score(self, coefficients: Coefficients) -> Tensor:

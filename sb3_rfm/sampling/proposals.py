@@ -37,6 +37,18 @@ def tied_action(coefficients: Coefficients, x_t: Tensor, x_0: Tensor) -> Tensor:
     return (x_t - coefficients.beta * x_0) / coefficients.alpha
 
 
+def tied_noise(coefficients: Coefficients, x_t: Tensor, x_1: Tensor) -> Tensor:
+    """
+    The noise that ``x_t`` ties to an action, ``x_0 = (x_t - alpha x_1) / beta``.
+
+    :param coefficients: the interpolant at the time of ``x_t``, each () or (B, 1)
+    :param x_t: (*S, D)
+    :param x_1: action, (*S, D)
+    :return: (*S, D)
+    """
+    return (x_t - coefficients.alpha * x_1) / coefficients.beta
+
+
 class Proposal(ABC):
     """A law q of the noise given ``x_t``."""
 

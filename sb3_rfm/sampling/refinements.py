@@ -15,7 +15,12 @@ import torch as th
 from torch import Tensor
 
 from sb3_rfm.sampling.chains import Density, Langevin, Swarm
-from sb3_rfm.sampling.importance import effective_sample_size, normalised_weights, weighted_mean
+from sb3_rfm.sampling.importance import (
+    centred,
+    effective_sample_size,
+    normalised_weights,
+    weighted_mean,
+)
 from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
 
 FEWEST = 4  # effective particles from which the scale of the moves is taken
@@ -70,7 +75,7 @@ def spread_of(weights: Tensor, x: Tensor) -> Tensor:
     :param x: (K, B, D)
     :return: (B, D)
     """
-    squared = weighted_mean(weights, (x - weighted_mean(weights, x)).square())
+    squared = weighted_mean(weights, centred(weights, x).square())
     others = (1 - weights.square().sum(0)).clamp_min(th.finfo(x.dtype).eps)
     return (squared / others.unsqueeze(-1)).sqrt()
 

@@ -3,20 +3,9 @@
 import torch as th
 from torch import Tensor
 
-from sb3_rfm.sampling.importance import weighted_mean
+from sb3_rfm.sampling.importance import centred, weighted_mean
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 100.0)  # relative to the regressors' mean square
-
-
-def centred(weights: Tensor, values: Tensor) -> Tensor:
-    """
-    Values less their weighted mean.
-
-    :param weights: (K, B), summing to one over axis 0
-    :param values: (K, B, D)
-    :return: (K, B, D)
-    """
-    return values - weighted_mean(weights, values)
 
 
 def own_slope(weights: Tensor, regressor: Tensor, response: Tensor, ridge: float) -> Tensor:

@@ -8,7 +8,7 @@ from sb3_rfm.sampling.interpolants import INTERPOLANTS, Interpolant, Interpolant
 from sb3_rfm.sampling.posteriors import LangevinStein, LogDensity
 from sb3_rfm.sampling.refinements import RefinementLike
 from sb3_rfm.sampling.registry import require, require_int
-from sb3_rfm.sampling.solvers import SOLVERS, ScoredField, Solver, SolverLike
+from sb3_rfm.sampling.solvers import SOLVERS, ScoredField, Solver, SolverLike, check_t_range
 from sb3_rfm.sampling.sources import SOURCES, Source, SourceLike
 
 # First time where alpha(0) = 0 and particles are drawn from the source: x_1 spreads like beta /
@@ -211,8 +211,7 @@ def _checked_range(
     """First and last time; refuses times at which the field is not defined."""
     if t_range is None:
         return field.earliest, 1.0
-    order = "(first, last) with 0 <= first < last <= 1"
-    require(len(t_range) == 2 and 0 <= t_range[0] < t_range[1] <= 1, "t_range", t_range, order)
+    check_t_range(t_range)
     later = "first > 0 where alpha(0) = 0, unless the estimator is 'bounded'"
     require(t_range[0] > 0 or field.earliest == 0, "t_range", t_range, later)
     return t_range

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch as th
 from torch import Tensor
@@ -63,6 +64,41 @@ class Step:
     last: bool
 
 
+def check_t_range(t_range: tuple[float, float]) -> None:
+    """
+    Refuse times that are not in order within [0, 1].
+
+    :param t_range: first and last time
+    :raises ValueError: unless 0 <= first < last <= 1
+    """
+    order = "(first, last) with 0 <= first < last <= 1"
+    require(len(t_range) == 2 and 0 <= t_range[0] < t_range[1] <= 1, "t_range", t_range, order)
+
+
+def time_grid(
+    interpolant: Interpolant, steps: int, t_range: tuple[float, float], like: Tensor
+) -> list[Step]:
+    """
+    The steps of a uniform time grid.
+
+    :param interpolant: the interpolant
+    :param steps: number of steps
+    :param t_range: first and last time, 0 <= first < last <= 1
+    :param like: gives dtype and device
+    :return: the steps, in order
+    :raises ValueError: no steps, or times that are not in order within [0, 1]
+    """
+    require_int("steps", steps)
+    check_t_range(t_range)
+    times = th.linspace(*t_range, steps + 1, dtype=like.dtype, device=like.device)
+    coefficients = interpolant(times)
+    knots = [(times[i], coefficients.at(i)) for i in range(steps + 1)]
+    return [
+        Step(t, t_next, now, then, last=i == steps - 1)
+        for i, ((t, now), (t_next, then)) in enumerate(pairwise(knots))
+    ]
+
+
 class Solver(ABC):
     """A rule for one step; the velocity is never evaluated at the last time of the grid."""
 
@@ -109,23 +145,7 @@ class Solver(ABC):
         :return: the state at the last time, (B, D)
         :raises ValueError: no steps, or times that are not in order within [0, 1]
         """
-        require_int("steps", steps)
-        require(
-            len(t_range) == 2 and 0 <= t_range[0] < t_range[1] <= 1,
-            "t_range",
-            t_range,
-            "(first, last) with 0 <= first < last <= 1",
-        )
-        times = th.linspace(*t_range, steps + 1, dtype=x.dtype, device=x.device)
-        coefficients = interpolant(times)
-        for i in range(steps):
-            step = Step(
-                times[i],
-                times[i + 1],
-                coefficients.at(i),
-                coefficients.at(i + 1),
-                last=i == steps - 1,
-            )
+        for step in time_grid(interpolant, steps, t_range, x):
             x = self.step(velocity, x, step, generator)
         return x
 

@@ -22,6 +22,7 @@ from sb3_rfm.sampling import (
     VPCosine,
     VPLinear,
 )
+from sb3_rfm.sampling.chains import Density
 from sb3_rfm.sampling.estimators import ESTIMATORS
 
 # Property tests draw the same examples on every run and remember none.
@@ -202,3 +203,20 @@ def quadrature_score(log_density, name: str, c: Coefficients, x_t: float) -> flo
 def standard_error(repeats: Tensor) -> Tensor:
     """Of the mean over axis 0."""
     return repeats.std(0) / math.sqrt(len(repeats))
+
+
+def walled(density: Density, low: float, high: float) -> Density:
+    """
+    A density that is nothing outside a box, and is never evaluated there.
+
+    :param density: (*S, D) -> (*S) and (*S, D)
+    :param low: lower wall
+    :param high: upper wall
+    :return: the same inside, -inf outside
+    """
+
+    def inside(x: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = density(x.clamp(low, high))
+        return value.masked_fill(((x < low) | (x > high)).any(-1), -th.inf), gradient
+
+    return inside

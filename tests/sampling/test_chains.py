@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch as th
-from analytic import MIXTURE, doubles, seeded
+from analytic import MIXTURE, doubles, seeded, walled
 from scipy import stats
 
-from sb3_rfm.sampling.chains import Langevin, Swarm, walled
+from sb3_rfm.sampling.chains import Langevin, Swarm
 from sb3_rfm.sampling.posteriors import value_and_score
 
 # An off-centre normal posterior as q exp(l), q standard normal: l is what is left.

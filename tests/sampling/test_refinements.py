@@ -16,6 +16,7 @@ from analytic import (
     quadrature_ends,
     seeded,
     standard_error,
+    walled,
 )
 
 from sb3_rfm.sampling import (
@@ -29,7 +30,6 @@ from sb3_rfm.sampling import (
     VPCosine,
     posterior_mean,
 )
-from sb3_rfm.sampling.chains import walled
 from sb3_rfm.sampling.control_variates import Diagonal, Fixed
 from sb3_rfm.sampling.importance import effective_sample_size, normalised_weights
 from sb3_rfm.sampling.posteriors import value_and_score
