@@ -7,16 +7,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sb3_rfm.baselines import DPMD, DQS, IDEM, QNE, QSM, QVPO, SAC, SDAC
     from sb3_rfm.envs import make_dmc
     from sb3_rfm.rfm_diffusion import RFMDiffusion
     from sb3_rfm.rfm_flow import RFMFlow
 
 __version__ = "0.1.0"
-__all__ = ["RFMDiffusion", "RFMFlow", "__version__", "make_dmc"]
+_BASELINES = ("DPMD", "DQS", "IDEM", "QNE", "QSM", "QVPO", "SAC", "SDAC")
+__all__ = [
+    "DPMD",
+    "DQS",
+    "IDEM",
+    "QNE",
+    "QSM",
+    "QVPO",
+    "SAC",
+    "SDAC",
+    "RFMDiffusion",
+    "RFMFlow",
+    "__version__",
+    "make_dmc",
+]
+
 
 _HOMES = {
     "RFMFlow": "sb3_rfm.rfm_flow",
     "RFMDiffusion": "sb3_rfm.rfm_diffusion",
+    **dict.fromkeys(_BASELINES, "sb3_rfm.baselines"),
     "make_dmc": "sb3_rfm.envs",
 }
 

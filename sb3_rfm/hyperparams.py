@@ -22,7 +22,7 @@ OWN_ALGORITHMS = {
     "rfm_diffusion": "sb3_rfm:RFMDiffusion",
 }
 ALGORITHMS = OWN_ALGORITHMS | {
-    "sac": "stable_baselines3:SAC",
+    "sac": "sb3_rfm:SAC",
     "td3": "stable_baselines3:TD3",
 }
 

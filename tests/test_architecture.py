@@ -17,7 +17,7 @@ PACKAGE = "sb3_rfm"
 # (the command line, environments, runs, plots, the public names) is the top.
 LAYERS: list[set[str]] = [
     {"sampling"},
-    {"networks"},
+    {"networks", "critics"},
     {"common"},
     {"rfm_flow", "rfm_diffusion", "baselines"},
 ]
@@ -38,7 +38,7 @@ TIERS: list[set[str]] = [
     },
     {"posteriors", "solvers", "loss_weightings"},
     {"box_laws", "log_densities"},
-    {"bounded"},
+    {"bounded", "approximations"},
     {"estimators"},
     {"samplers"},
 ]

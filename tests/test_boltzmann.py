@@ -17,9 +17,10 @@ from scipy.stats import differential_entropy
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_rfm import RFMDiffusion, RFMFlow
-from sb3_rfm.common.actor import choose, fixed_noise, take
+from sb3_rfm.common.actor import fixed_noise
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
+from sb3_rfm.common.choices import choose, take
 from sb3_rfm.common.row import ENTROPY_FLOOR
 from sb3_rfm.common.temperature import (
     Temperature,
@@ -83,7 +84,8 @@ def test_estimation_leaves_gradients_alone() -> None:
     one = model(learning_starts=0, batch_size=4).learn(4)
     for parameter in one.critic.parameters():
         parameter.grad = th.full_like(parameter, 7.0)
-    one.learner.update_actor(one.replay_buffer.sample(4).observations)
+    batch = one.replay_buffer.sample(4)
+    one.learner.update_actor(batch.observations, batch.actions)
     assert all((parameter.grad == 7.0).all() for parameter in one.critic.parameters())
 
 
@@ -177,7 +179,7 @@ def trained(one: BoltzmannAlgorithm, updates: int) -> dict[str, th.Tensor]:
     """Actor updates at one state, the critic as it is."""
     obs = th.zeros(64, 3)
     for _ in range(updates):
-        info = one.learner.update_actor(obs)
+        info = one.learner.update_actor(obs, th.zeros(64, 1))
     return info
 
 
@@ -222,7 +224,7 @@ def test_actor_learns_the_boltzmann_law(
         one.actor.flow, solver=Heun(), sampling_steps=20
     )  # no error of few steps
     with th.no_grad():
-        points = one.actor.candidates(one.actor.condition(th.zeros(1, 3)), 4096)
+        points = one.actor.candidates(one.actor.field(th.zeros(1, 3)), 4096)
     actions = one.actor.flow.support.to_action(points).flatten()
     # the rest is the network's own error; twice the temperature would widen the law by 1.4
     assert actions.mean() == pytest.approx(mean.item(), abs=0.25 * std.item())
@@ -334,7 +336,8 @@ def test_value_without_entropy_is_softmaxs() -> None:
         th.manual_seed(1)
         value, info = one.learner.next_value(obs)
         th.manual_seed(1)
-        _, q = one.learner.candidates(obs, one.critic_target)
+        points = one.learner.candidates(one.actor.field(obs), one.actor.flow.n_candidates)
+        q = one.learner.q_of_actions(points, obs, one.critic_target)
     assert th.equal(value, (th.softmax(q / one.actor.temperature(), 0) * q).sum(0))
     assert "rfm/policy_entropy" not in info
 
@@ -344,8 +347,8 @@ def test_log_prob_is_that_of_the_actions() -> None:
     one = one_dimensional(support="tanh", estimator="noise", sampling_steps=4)
     one.actor.network = PosteriorMean(one, 0.1)
     with th.no_grad():
-        condition = one.actor.condition(th.zeros(1, 3))
-        points, log_prob = one.actor.candidates_with_log_prob(condition, 5_000, ExactDivergence())
+        field = one.actor.field(th.zeros(1, 3))
+        points, log_prob = one.actor.candidates_with_log_prob(field, 5_000, ExactDivergence())
     actions = one.actor.flow.support.to_action(points).flatten()
     assert one.actor.flow.support.log_det(points).mean() < -0.2  # a premise: the Jacobian matters
     assert -log_prob.mean() == pytest.approx(differential_entropy(actions), abs=0.02)
@@ -369,11 +372,13 @@ def test_loss_weighting_changes_the_error_that_is_squared() -> None:
         if parametrization == "velocity":
             one.actor.network = DataAsVelocity(network, one.actor.flow.interpolant)
         th.manual_seed(1)
-        losses.append(one.learner.update_actor(th.rand(64, 3))["train/actor_loss"])
+        info = one.learner.update_actor(th.rand(64, 3), th.zeros(64, 2))
+        losses.append(info["train/actor_loss"])
         gradients.append(th.cat([p.grad.flatten() for p in network.parameters()]))
     plain = model(learning_rate=0.0, max_grad_norm=math.inf, bfloat16=False)
     th.manual_seed(1)
-    assert plain.learner.update_actor(th.rand(64, 3))["train/actor_loss"] < 0.3 * losses[0]
+    info = plain.learner.update_actor(th.rand(64, 3), th.zeros(64, 2))
+    assert info["train/actor_loss"] < 0.3 * losses[0]
     th.testing.assert_close(*losses, rtol=1e-3, atol=0)
     th.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3 * gradients[0].abs().max().item())
 

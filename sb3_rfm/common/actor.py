@@ -1,6 +1,8 @@
 """The actor: candidate actions drawn by a flow, one of them chosen by the critic."""
 
-from functools import lru_cache, partial
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
+from sb3_rfm.common.choices import Best, take
 from sb3_rfm.common.flow import Flow
 from sb3_rfm.common.temperature import Temperature
 from sb3_rfm.networks import FlowNetwork
@@ -52,14 +55,43 @@ def check_action_space(space: spaces.Box) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Field:
+    """
+    The marginal velocity of B states that a network's prediction implies; its action end is kept
+    within the support's bound.
+
+    :param flow: what the network predicts, on which path
+    :param network: the network
+    :param condition: what it needs of the observations, computed once a state, (B, width)
+    """
+
+    flow: Flow
+    network: FlowNetwork
+    condition: Tensor
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """
+        The velocity.
+
+        :param x: points, (*S, B, D)
+        :param t: time, ()
+        :return: (*S, B, D)
+        """
+        coefficients = self.flow.interpolant(t)
+        prediction = self.network(self.condition, x, t).to(x.dtype)
+        ends = self.flow.parametrization.end_points(coefficients, x, prediction)
+        ends = self.flow.kept_within(self.flow.support.bound, coefficients, x, ends)
+        return coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0
+
+
 class RFMActor(BasePolicy):
     """
     Draws M candidate actions by integrating the flow and chooses among them by the critic.
 
     The actor holds the critic (the policy's own, not a copy), so that ``actor.predict`` is the
-    policy's. While exploring, a candidate is chosen with probability softmax(Q / temperature);
-    deterministic prediction starts from a fixed set of noises, integrates without noise and takes
-    the best.
+    policy's. While exploring, a candidate is chosen by the flow's rule; deterministic prediction
+    starts from a fixed set of noises, integrates without noise and takes the best.
 
     :param observation_space: observation space
     :param action_space: action space, a bounded Box
@@ -101,6 +133,7 @@ class RFMActor(BasePolicy):
         self.action_dim = get_action_dim(action_space)
         self.n_eval_candidates = flow.n_eval_candidates
         self.network = FlowNetwork(features_dim, self.action_dim, net_arch, activation_fn)
+        self.averaged_network = deepcopy(self.network) if flow.averaged else None
         self.temperature = Temperature(flow.temperature)
         self.critic = critic
 
@@ -125,43 +158,28 @@ class RFMActor(BasePolicy):
         """
         return [*self.network.parameters(), *self.features_extractor.parameters()]
 
-    def condition(self, obs: PyTorchObs) -> Tensor:
+    def field(self, obs: PyTorchObs, target: bool = False) -> "Field":
         """
-        What the flow network needs of the observation, computed once a state.
+        The network's velocity field at some states.
 
         :param obs: B observations
-        :return: (B, width)
+        :param target: of the averaged network that draws the critics' target, where there is one
+        :return: the field
         """
-        return self.network.condition(self.extract_features(obs, self.features_extractor))
+        features = self.extract_features(obs, self.features_extractor)
+        network = (self.averaged_network if target else None) or self.network
+        return Field(self.flow, network, network.condition(features))
 
-    def velocity(self, condition: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """
-        The marginal velocity that the network's prediction implies; its action end is kept within
-        the support's bound.
-
-        :param condition: :meth:`condition`, (B, width)
-        :param x: points, (*S, B, D)
-        :param t: time, ()
-        :return: (*S, B, D)
-        """
-        coefficients = self.flow.interpolant(t)
-        ends = self.flow.parametrization.end_points(
-            coefficients, x, self.network(condition, x, t).to(x.dtype)
-        )
-        ends = self.flow.tied_ends(coefficients, x, ends.x_1)
-        return coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0
-
-    def candidates(
-        self, condition: Tensor, n_candidates: int, deterministic: bool = False
-    ) -> Tensor:
+    def candidates(self, field: "Field", n_candidates: int, deterministic: bool = False) -> Tensor:
         """
         Draw points of the flow.
 
-        :param condition: :meth:`condition`, (B, width)
+        :param field: :meth:`field`, of B states
         :param n_candidates: M
         :param deterministic: fixed noise, and a solver without its own
         :return: (M, B, D)
         """
+        condition = field.condition
         shape = (n_candidates, condition.shape[0], self.action_dim)
         if deterministic:
             noise = fixed_noise(n_candidates, self.action_dim, condition.device).expand(shape)
@@ -171,17 +189,16 @@ class RFMActor(BasePolicy):
             solver = self.flow.solver
         times = (self.flow.t_range[0], 1.0)
         start = self.flow.interpolant(th.tensor(times[0], device=condition.device)).beta * noise
-        field = partial(self.velocity, condition)
         return solver.solve(field, start, self.flow.interpolant, self.flow.sampling_steps, times)
 
     def candidates_with_log_prob(
-        self, condition: Tensor, n_candidates: int, divergence: Divergence
+        self, field: "Field", n_candidates: int, divergence: Divergence
     ) -> tuple[Tensor, Tensor]:
         """
         Draw points of the flow by its solver without noise, with the log-density of their actions
         (Remark 6): ``log pi(a | s) = log p(x | s) - log |d action / d x|``.
 
-        :param condition: :meth:`condition`, (B, width)
+        :param field: :meth:`field`, of B states
         :param n_candidates: M
         :param divergence: the rule for the log-volume of a step
         :return: points (M, B, D) and log-densities over [-1, 1]^D (M, B); nothing requires grad
@@ -193,10 +210,9 @@ class RFMActor(BasePolicy):
             solver=self.flow.solver,
             divergence=divergence,
         )
-        noise = th.randn(
-            (n_candidates, condition.shape[0], self.action_dim), device=condition.device
-        )
-        points, log_density = law.push_forward(partial(self.velocity, condition), noise)
+        shape = (n_candidates, field.condition.shape[0], self.action_dim)
+        noise = th.randn(shape, device=field.condition.device)
+        points, log_density = law.push_forward(field, noise)
         return points, log_density - self.flow.support.log_det(points)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
@@ -207,39 +223,25 @@ class RFMActor(BasePolicy):
         :param deterministic: the best of a fixed set of candidates, instead of a draw
         :return: actions in [-1, 1], (B, D)
         """
-        condition = self.condition(obs)
         n_candidates = self.n_eval_candidates if deterministic else self.flow.n_candidates
-        actions = self.flow.support.to_action(
-            self.candidates(condition, n_candidates, deterministic)
-        )
-        if n_candidates == 1:
+        points = self.candidates(self.field(obs), n_candidates, deterministic)
+        action = self.chosen(obs, self.flow.support.to_action(points), deterministic)
+        return action if deterministic else self.flow.exploration_noise(action, self.temperature())
+
+    def chosen(self, obs: PyTorchObs, actions: Tensor, deterministic: bool) -> Tensor:
+        """
+        One of the candidates of each state.
+
+        :param obs: B observations
+        :param actions: in [-1, 1], (M, B, D)
+        :param deterministic: the best, instead of the flow's rule
+        :return: (B, D)
+        """
+        if len(actions) == 1:
             return actions[0]
         q = minimum_q(self.critic, critic_features(self.critic, obs), actions)
-        chosen = q.argmax(0) if deterministic else choose(q, self.temperature())
-        return take(actions, chosen)
+        choice = Best() if deterministic else self.flow.choice
+        return take(actions, choice(q, self.temperature()))
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self(observation, deterministic)
-
-
-def choose(q: Tensor, temperature: Tensor) -> Tensor:
-    """
-    Draw one candidate a state with probability softmax(Q / temperature), by the Gumbel-max rule.
-
-    :param q: values of M candidates, (M, B)
-    :param temperature: lambda, ()
-    :return: indices, (B)
-    """
-    gumbel = -th.empty_like(q).exponential_().log()
-    return (q / temperature + gumbel).argmax(0)
-
-
-def take(candidates: Tensor, index: Tensor) -> Tensor:
-    """
-    The chosen candidate of each state.
-
-    :param candidates: (M, B, D)
-    :param index: (B)
-    :return: (B, D)
-    """
-    return candidates[index, th.arange(candidates.shape[1], device=candidates.device)]

@@ -19,6 +19,9 @@ from stable_baselines3.common.utils import (
 )
 
 from sb3_rfm.common.actor import RFMActor
+from sb3_rfm.common.boltzmann import CriticViewLike
+from sb3_rfm.common.choices import ChoiceLike
+from sb3_rfm.common.examples import ExamplesLike
 from sb3_rfm.common.learner import Info
 from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
 from sb3_rfm.common.row import Row
@@ -62,21 +65,33 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         "lin_0.05" (falls linearly), or "auto" / "auto_0.05" (from .1 / .05, tuned so that the
         candidates' Gaussian entropy meets ``target_entropy``)
     :param target_entropy: nats; "auto" is minus the action's dimension, what SAC uses, so that runs
-        compare
+        compare; "auto_0.9" that share of it
     :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box),
         "diagonal_centred" (the authors' release), "diagonal" (eq. 20), "isotropic" (eq. 21),
         "noise" (eta = 0), "gradient" (eta = 1), a number, an object
     :param n_particles: particles a posterior, K (paper: 100)
-    :param n_candidates: actions drawn a state, M; one is chosen by softmax(Q / lambda) (paper: 32)
+    :param n_candidates: actions drawn a state, M, to act and in the critics' target (paper: 32)
+    :param n_training_candidates: the same in the actor's update; by default as many
     :param n_eval_candidates: the same for ``predict(deterministic=True)``, which takes the best
         (paper: 32)
+    :param candidate_choice: which candidate acts while exploring, and what the critics' target
+        expects: "softmax" (of Q / lambda; paper), "best", or an object
+    :param exploration_noise: standard deviation of the noise on the action that explores, in half
+        widths of the action box; "temperature_0.1" for that multiple of lambda (paper: 0)
+    :param target_noise: the same on the actions of the critics' target (paper: 0)
+    :param examples: what ``x_t`` is mixed from: "policy" (a candidate, by softmax; paper), "best"
+        (the best candidate), "replay" (the batch's action); or weighted actions that the network
+        regresses on without an estimator: "exponential", "advantage"; or an object
+    :param critic_view: the value of the actor's Boltzmann law: "min" of the critics (paper),
+        "mean", "target_min", "target_mean", or an object
     :param sampling_steps: solver steps an action (paper: 10)
     :param interpolant: "linear", "vp_cosine", "vp_linear", "ve", or an object
     :param parametrization: what the network predicts: "velocity" (paper), "data", "noise", "score",
         or an object
     :param solver: "euler" (paper), "heun", "ddim", "ancestral", "euler_maruyama", or an object
-    :param support: "box" (the flow lives in the action box) or "tanh" (paper: in a latent, with the
-        Jacobian)
+    :param support: "box" (the flow lives in the action box), "tanh" (paper: in a latent, with the
+        Jacobian), "clipped" or "extrapolated" (unbounded; the critic sees the clipped action, or
+        the point itself)
     :param t_range: times drawn in training, 0 < low < high < 1 (paper: .01 to .99)
     :param loss_weighting: the error that the regression squares, over time: "uniform" (the
         prediction's own; paper), "velocity", "data", "noise", "score" (that function's, whatever
@@ -84,7 +99,10 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
     :param entropy_backup: whether the critics' target is the soft value
         ``mean_m(q_m - lambda log pi(a_m | s'))`` of Remark 6, log pi along the ODE (paper: False);
         or "hutchinson" or an object: how log pi is computed
+    :param reward_scale: what rewards are multiplied by in the critics' target (paper: 1)
     :param policy_delay: critic updates an actor update (paper: 1)
+    :param policy_tau: Polyak step of an averaged flow network that draws the critics' target; None
+        for none (paper)
     :param max_grad_norm: largest norm of the actor's gradient; infinity for none (paper: 10)
     :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
         particles, in bfloat16; "auto" where that is faster (AMX, a GPU). ``predict`` and every loss
@@ -146,7 +164,13 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         estimator: EstimatorLike | None = None,
         n_particles: int | None = None,
         n_candidates: int | None = None,
+        n_training_candidates: int | None = None,
         n_eval_candidates: int | None = None,
+        candidate_choice: ChoiceLike | None = None,
+        exploration_noise: float | str | None = None,
+        target_noise: float | str | None = None,
+        examples: ExamplesLike | None = None,
+        critic_view: CriticViewLike | None = None,
         sampling_steps: int | None = None,
         interpolant: InterpolantLike | None = None,
         parametrization: ParametrizationLike | None = None,
@@ -155,7 +179,9 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         t_range: tuple[float, float] | None = None,
         loss_weighting: LossWeightingLike | None = None,
         entropy_backup: bool | DivergenceLike | None = None,
+        reward_scale: float | None = None,
         policy_delay: int | None = None,
+        policy_tau: float | None = None,
         max_grad_norm: float | None = None,
         bfloat16: bool | str | None = None,
         stats_window_size: int = 100,
@@ -236,11 +262,18 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
             discounts = self.gamma if data.discounts is None else data.discounts
             infos.append(self.learner.update_critic(data, discounts))
             if self._n_updates % self.choices.policy_delay == 0:
-                infos[-1].update(self.learner.update_actor(data.observations))
+                infos[-1].update(self.learner.update_actor(data.observations, data.actions))
+                self._average_policy()
             polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
             polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
             self._n_updates += 1
         self._log(infos)
+
+    def _average_policy(self) -> None:
+        """Move the averaged network towards the actor's, where there is one."""
+        averaged, tau = self.actor.averaged_network, self.choices.policy_tau
+        if averaged is not None and tau is not None:
+            polyak_update(self.actor.network.parameters(), averaged.parameters(), tau)
 
     def _update_rates(self) -> None:
         """Bring learning rates and temperature to the present progress."""

@@ -4,14 +4,14 @@ points of the flow.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch as th
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
-from torch.nn import functional as F
 
+from sb3_rfm.sampling.registry import Registry
 from sb3_rfm.sampling.supports import Support
 
 
@@ -26,36 +26,69 @@ def critic_features(critic: ContinuousCritic, obs: PyTorchObs) -> Tensor:
     return critic.extract_features(obs, critic.features_extractor)
 
 
+def q_values(
+    critic: ContinuousCritic, features: Tensor, actions: Tensor, bfloat16: bool = False
+) -> Tensor:
+    """
+    The values of many actions a state, by each of the critics.
+
+    :param critic: the critic, with networks of :class:`sb3_rfm.networks.CriticNetwork`
+    :param features: :func:`critic_features`, (B, F)
+    :param actions: in [-1, 1], (*S, B, D)
+    :param bfloat16: whether the layers between the first and the last run in bfloat16
+    :return: (C, *S, B)
+    """
+    values = [network(features, actions, bfloat16) for network in critic.q_networks]
+    return th.stack(values).squeeze(-1)
+
+
 def minimum_q(
     critic: ContinuousCritic, features: Tensor, actions: Tensor, bfloat16: bool = False
 ) -> Tensor:
     """
     The smallest of the critics' values for many actions a state.
 
-    The observation's share of the first layer is computed once a state, not once an action. In
-    bfloat16 the layers between the first and the last run at that precision; the two that carry the
-    action and the sum stay as they are, because rounding a value of 80 to bfloat16 would move it by
-    more than ten temperatures of .02.
-
-    :param critic: the critic; each network begins and ends with a linear layer
+    :param critic: see :func:`q_values`
     :param features: :func:`critic_features`, (B, F)
     :param actions: in [-1, 1], (*S, B, D)
-    :param bfloat16: whether the layers between run in bfloat16
+    :param bfloat16: see :func:`q_values`
     :return: (*S, B)
     """
-    values = []
-    for network in critic.q_networks:
-        layers: list[Any] = list(network.children())
-        first, *between, last = layers
-        weight_features, weight_actions = first.weight.split(
-            [features.shape[-1], actions.shape[-1]], dim=1
-        )
-        hidden = F.linear(features, weight_features, first.bias) + F.linear(actions, weight_actions)
-        with th.autocast(hidden.device.type, th.bfloat16, enabled=bfloat16):
-            for layer in between:
-                hidden = layer(hidden)
-        values.append(last(hidden.to(actions.dtype)).squeeze(-1))
-    return values[0] if len(values) == 1 else th.stack(values).amin(0)
+    return q_values(critic, features, actions, bfloat16).amin(0)
+
+
+@dataclass(frozen=True)
+class CriticView:
+    """
+    Which value of an action the actor's law is made of.
+
+    :param target: the target critics' instead of the critics'
+    :param mean: the mean of the critics instead of their minimum
+    """
+
+    target: bool = False
+    mean: bool = False
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """
+        One value from the critics'.
+
+        :param values: (C, *S, B)
+        :return: (*S, B)
+        """
+        return values.mean(0) if self.mean else values.amin(0)
+
+
+CRITIC_VIEWS = Registry[CriticView](
+    "critic_view",
+    {
+        "min": CriticView,
+        "mean": partial(CriticView, mean=True),
+        "target_min": partial(CriticView, target=True),
+        "target_mean": partial(CriticView, target=True, mean=True),
+    },
+)
+CriticViewLike = str | CriticView
 
 
 @dataclass(frozen=True)
@@ -68,7 +101,8 @@ class Boltzmann:
     :param features: :func:`critic_features` of the states, (B, F)
     :param temperature: lambda, ()
     :param support: the map from points to actions
-    :param bfloat16: see :func:`minimum_q`
+    :param bfloat16: see :func:`q_values`
+    :param view: which value of the critics
     """
 
     critic: ContinuousCritic
@@ -76,11 +110,13 @@ class Boltzmann:
     temperature: Tensor
     support: Support
     bfloat16: bool = False
+    view: CriticView = CriticView()
 
     def __call__(self, x: Tensor) -> Tensor:
         """
         :param x: points, (*S, B, D)
         :return: unnormalised log-density, (*S, B)
         """
-        q = minimum_q(self.critic, self.features, self.support.to_action(x), self.bfloat16)
+        judged = self.support.to_judged(x)
+        q = self.view(q_values(self.critic, self.features, judged, self.bfloat16))
         return q / self.temperature + self.support.log_det(x)

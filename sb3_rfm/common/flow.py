@@ -1,9 +1,11 @@
 """The flow: the pieces that draw actions, and the support's bound that keeps them sensible."""
 
+import math
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from sb3_rfm.common.choices import Choice, GaussianNoise, Softmax
 from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
 from sb3_rfm.sampling.parametrizations import EndPoints, Parametrization, Velocity
 from sb3_rfm.sampling.proposals import tied_noise
@@ -22,8 +24,12 @@ class Flow:
     :param solver: how noise is carried to an action
     :param support: how a point of the flow becomes an action
     :param sampling_steps: steps of the solver
-    :param n_candidates: candidates a state, M, while training
+    :param n_candidates: candidates a state, M, while acting and in the critics' target
+    :param n_training_candidates: candidates a state of the actor's update
     :param n_eval_candidates: candidates a state for ``predict(deterministic=True)``
+    :param choice: which candidate acts while exploring
+    :param exploration_noise: added to that action
+    :param averaged: whether the critics' target is drawn by a moving average of the network
     :param t_range: times that training draws; sampling goes from the first of them to 1
     :param temperature: initial lambda
     """
@@ -34,24 +40,34 @@ class Flow:
     support: Support = field(default_factory=TanhLatent)
     sampling_steps: int = 5
     n_candidates: int = 8
+    n_training_candidates: int = 8
     n_eval_candidates: int = 32
+    choice: Choice = field(default_factory=Softmax)
+    exploration_noise: GaussianNoise = field(default_factory=GaussianNoise)
+    averaged: bool = False
     t_range: tuple[float, float] = (0.01, 0.99)
     temperature: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("sampling_steps", "n_candidates", "n_eval_candidates"):
+        numbers = ("n_candidates", "n_training_candidates", "n_eval_candidates")
+        for name in ("sampling_steps", *numbers):
             require_int(name, getattr(self, name))
         low, high = self.t_range
         require(0 < low < high < 1, "t_range", self.t_range, "0 < low < high < 1")
 
-    def tied_ends(self, coefficients: Coefficients, x_t: Tensor, x_1: Tensor) -> EndPoints:
+    def kept_within(
+        self, bound: float, coefficients: Coefficients, x_t: Tensor, ends: EndPoints
+    ) -> EndPoints:
         """
-        The action end, kept within the support's bound, and the noise end that ``x_t`` ties to it.
+        The action end, kept within a bound, and the noise end that ``x_t`` ties to it.
 
+        :param bound: largest coordinate of the action end; infinite: the ends as they are
         :param coefficients: the interpolant at the time of ``x_t``
         :param x_t: (*S, D)
-        :param x_1: the action end, (*S, D)
+        :param ends: both ends, (*S, D)
         :return: both ends
         """
-        x_1 = x_1.clamp(-self.support.bound, self.support.bound)
+        if math.isinf(bound):
+            return ends
+        x_1 = ends.x_1.clamp(-bound, bound)
         return EndPoints(tied_noise(coefficients, x_t, x_1), x_1)

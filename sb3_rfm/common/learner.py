@@ -1,6 +1,7 @@
 """The two updates: the critic's, and the actor's regression on the posterior mean."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch as th
 from stable_baselines3.common.policies import ContinuousCritic
@@ -8,16 +9,35 @@ from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSample
 from torch import Tensor
 from torch.nn import functional as F
 
-from sb3_rfm.common.actor import choose, take
-from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
+from sb3_rfm.common.actor import Field
+from sb3_rfm.common.boltzmann import Boltzmann, CriticView, critic_features, minimum_q
+from sb3_rfm.common.choices import GaussianNoise
+from sb3_rfm.common.examples import Examples, Material
 from sb3_rfm.common.policies import RFMPolicy
 from sb3_rfm.common.temperature import entropy_dual_loss, gaussian_entropy
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.loss_weightings import LossWeighting
+from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, Posterior
 
 Info = dict[str, Tensor]
+
+
+class Regression(NamedTuple):
+    """
+    What the network is to predict, for B states and N examples of each.
+
+    :param x_t: points, (N, B, D)
+    :param t: times, increasing, (B)
+    :param target: of the prediction, (N, B, D)
+    :param scale: what the error is multiplied by before it is squared, (N, B, 1)
+    """
+
+    x_t: Tensor
+    t: Tensor
+    target: Tensor
+    scale: Tensor
 
 
 @dataclass(frozen=True)
@@ -27,8 +47,12 @@ class Learner:
 
     :param policy: actor, critic and target critic, with their optimizers
     :param estimator: how posterior means are estimated
+    :param examples: what the regression is made of
+    :param critic_view: which value of the critics the actor is trained on
     :param loss_weighting: which error of the regression is squared
     :param divergence: how log pi is computed for the critics' target; None: without entropy
+    :param target_noise: added to the actions of the critics' target
+    :param reward_scale: what rewards are multiplied by
     :param max_grad_norm: largest norm of the actor's gradient
     :param target_entropy: nats that the temperature is tuned towards; None where it is not tuned
     :param bfloat16: whether candidates are drawn and judged in bfloat16
@@ -36,36 +60,42 @@ class Learner:
 
     policy: RFMPolicy
     estimator: Estimator
+    examples: Examples
+    critic_view: CriticView
     loss_weighting: LossWeighting
     divergence: Divergence | None
+    target_noise: GaussianNoise
+    reward_scale: float
     max_grad_norm: float
     target_entropy: float | None
     bfloat16: bool
 
-    def candidates(self, obs: PyTorchObs, critic: ContinuousCritic) -> tuple[Tensor, Tensor]:
-        """
-        Points that the present policy draws, and their values.
+    @property
+    def needs_candidates(self) -> bool:
+        """Whether the actor's update makes use of candidates."""
+        guided = self.estimator.guided and not self.examples.own_ends
+        return self.examples.from_policy or guided or self.target_entropy is not None
 
-        :param obs: B observations
-        :param critic: the critic that judges
-        :return: points of the flow (M, B, D) and values (M, B)
+    def candidates(self, field: Field, n_candidates: int) -> Tensor:
         """
-        actor = self.policy.actor
-        condition = actor.condition(obs)
-        with th.autocast(condition.device.type, th.bfloat16, enabled=self.bfloat16):
-            points = actor.candidates(condition, actor.flow.n_candidates)
-        return points, self.q_of_points(points, obs, critic)
+        Points that a network draws.
 
-    def q_of_points(self, points: Tensor, obs: PyTorchObs, critic: ContinuousCritic) -> Tensor:
+        :param field: its velocity field at B states
+        :param n_candidates: M
+        :return: points of the flow (M, B, D)
         """
-        The critics' smallest value for each point of the flow.
+        with th.autocast(field.condition.device.type, th.bfloat16, enabled=self.bfloat16):
+            return self.policy.actor.candidates(field, n_candidates)
 
-        :param points: (M, B, D)
+    def q_of_actions(self, actions: Tensor, obs: PyTorchObs, critic: ContinuousCritic) -> Tensor:
+        """
+        The critics' smallest value for each action.
+
+        :param actions: in [-1, 1], (M, B, D)
         :param obs: B observations
         :param critic: the critic that judges
         :return: (M, B)
         """
-        actions = self.policy.actor.flow.support.to_action(points)
         return minimum_q(critic, critic_features(critic, obs), actions, self.bfloat16)
 
     def update_critic(self, data: ReplayBufferSamples, discounts: float | Tensor) -> Info:
@@ -79,7 +109,8 @@ class Learner:
         critic = self.policy.critic
         with th.no_grad():
             next_value, info = self.next_value(data.next_observations)
-            target = data.rewards + (1 - data.dones) * discounts * next_value.unsqueeze(-1)
+            rewards = self.reward_scale * data.rewards
+            target = rewards + (1 - data.dones) * discounts * next_value.unsqueeze(-1)
         values = critic(data.observations, data.actions)
         loss = 0.5 * th.stack([F.mse_loss(value, target) for value in values]).sum()
         critic.optimizer.zero_grad()
@@ -91,73 +122,119 @@ class Learner:
         """
         The value of states by the target critics, over M candidates.
 
-        ``V = sum_m softmax(q / lambda)_m q_m``: the expectation of drawing one candidate by
-        softmax, as the authors do. With entropy the soft value of the flow's own law,
-        ``V = mean_m(q_m - lambda log pi(a_m | s))`` (Remark 6): lambda times the logarithm of
-        ``int exp(Q / lambda)`` where the flow draws the Boltzmann law, less where it does not.
+        It is the expectation of the choice by which the policy acts; for softmax, as the authors
+        have it, ``V = sum_m softmax(q / lambda)_m q_m``. With entropy it is the soft value of the
+        flow's own law, ``V = mean_m(q_m - lambda log pi(a_m | s))`` (Remark 6): lambda times the
+        logarithm of ``int exp(Q / lambda)`` where the flow draws the Boltzmann law, less where it
+        does not.
 
         :param obs: B observations
         :return: V (B), and quantities to log
         """
-        critic, temperature = self.policy.critic_target, self.policy.actor.temperature()
+        actor, info = self.policy.actor, {}
+        flow, temperature, field = actor.flow, actor.temperature(), actor.field(obs, target=True)
         if self.divergence is None:
-            _, q = self.candidates(obs, critic)
-            value, info = (th.softmax(q / temperature, 0) * q).sum(0), {}
+            points = self.candidates(field, flow.n_candidates)
         else:
-            actor = self.policy.actor
             points, log_pi = actor.candidates_with_log_prob(
-                actor.condition(obs), actor.flow.n_candidates, self.divergence
+                field, flow.n_candidates, self.divergence
             )
-            q = self.q_of_points(points, obs, critic)
-            value = (q - temperature * log_pi).mean(0)
             info = {"rfm/policy_entropy": -log_pi.mean()}
+        actions = self.target_noise(flow.support.to_action(points), temperature)
+        q = self.q_of_actions(actions, obs, self.policy.critic_target)
+        if self.divergence is None:
+            value = flow.choice.value(q, temperature)
+        else:
+            value = (q - temperature * log_pi).mean(0)
         return value, {**info, "rfm/candidate_spread": q.std(0, correction=0).mean()}
 
-    def update_actor(self, obs: PyTorchObs) -> Info:
+    def update_actor(self, obs: PyTorchObs, actions: Tensor) -> Info:
         """
-        One step of regression on the posterior mean (Theorem 1).
-
-        ``x_t`` is mixed from noise and one of the policy's candidates, chosen by softmax of Q.
+        One step of regression, on the posterior mean (Theorem 1) or on weighted actions.
 
         :param obs: B observations
+        :param actions: what was done there, in [-1, 1], (B, D)
         :return: quantities to log
         """
-        actor, critic = self.policy.actor, self.policy.critic
+        actor = self.policy.actor
         with th.no_grad():
-            temperature = actor.temperature()
-            points, q = self.candidates(obs, critic)
-            x_1 = take(points, choose(q, temperature))
-            t = stratified_times(x_1, actor.flow.t_range)
-            coefficients = actor.flow.interpolant(t.unsqueeze(-1))
-            x_t = coefficients.alpha * x_1 + coefficients.beta * th.randn_like(x_1)
-            features, support = critic_features(critic, obs), actor.flow.support
-            law = Boltzmann(critic, features, temperature, support, self.bfloat16)
-            posterior = self.estimator(law, coefficients, x_t, policy_samples=points)
-            target = self.regression_target(posterior, coefficients, x_t)
-            scale = self.loss_weighting.scale(actor.flow.parametrization, coefficients)
-        prediction = actor.network(actor.condition(obs), x_t, t)
-        loss = F.mse_loss(scale * prediction, scale * target)
+            material = self.material(obs, actions)
+            problem, info = self.regression(obs, material)
+        field = actor.field(obs)
+        prediction = field.network(field.condition, problem.x_t, problem.t)
+        loss = F.mse_loss(problem.scale * prediction, problem.scale * problem.target)
         actor.optimizer.zero_grad()
         loss.backward()
         th.nn.utils.clip_grad_norm_(actor.flow_parameters(), self.max_grad_norm)
         actor.optimizer.step()
-        info = {"train/actor_loss": loss.detach(), **posterior_info(posterior, target)}
-        return {**info, **self.update_temperature(points)}
+        info = {"train/actor_loss": loss.detach(), **info}
+        return {**info, **self.update_temperature(material.points)}
 
-    def regression_target(
-        self, posterior: Posterior, coefficients: Coefficients, x_t: Tensor
-    ) -> Tensor:
+    def regression(self, obs: PyTorchObs, material: Material) -> tuple[Regression, Info]:
         """
-        The parametrization's function of the posterior means, the action end within the bound.
+        What the network is to predict, and where.
 
-        :param posterior: the posterior given ``x_t``
-        :param coefficients: the interpolant, (B, 1) each
-        :param x_t: (B, D)
-        :return: (B, D)
+        :param obs: B observations
+        :param material: what there is to make it of
+        :return: the regression, and quantities to log
         """
         flow = self.policy.actor.flow
-        ends = flow.tied_ends(coefficients, x_t, posterior.mean.x_1)
-        return flow.parametrization.target(coefficients, ends)
+        x_1, weight = self.examples(material)
+        t = stratified_times(x_1[0], flow.t_range)
+        coefficients = flow.interpolant(t.unsqueeze(-1))
+        x_0 = th.randn_like(x_1)
+        x_t = coefficients.alpha * x_1 + coefficients.beta * x_0
+        ends, info = EndPoints(x_0, x_1), {}
+        if not self.examples.own_ends:
+            posterior = self.posterior(obs, coefficients, x_t[0], material)
+            bound = flow.support.target_bound
+            ends = flow.kept_within(bound, coefficients, x_t[0], posterior.mean)
+            info = posterior_info(posterior)
+        target = flow.parametrization.target(coefficients, ends).view_as(x_t)
+        scale = self.loss_weighting.scale(flow.parametrization, coefficients)
+        problem = Regression(x_t, t, target, scale * weight.unsqueeze(-1).sqrt())
+        return problem, {**info, "rfm/target_norm": target.square().mean().sqrt()}
+
+    def material(self, obs: PyTorchObs, actions: Tensor) -> Material:
+        """
+        What the regression can be made of.
+
+        :param obs: B observations
+        :param actions: what was done there, in [-1, 1], (B, D)
+        :return: the points of the actions and, where anything needs them, the policy's candidates
+        """
+        actor, critic = self.policy.actor, self.policy.critic
+        flow = actor.flow
+        replayed = flow.support.from_action(actions)
+        points, q = replayed.new_empty(0, *replayed.shape), replayed.new_empty(0, len(replayed))
+        if self.needs_candidates:
+            points = self.candidates(actor.field(obs), flow.n_training_candidates)
+            q = self.q_of_actions(flow.support.to_action(points), obs, critic)
+        return Material(replayed, points, q, actor.temperature())
+
+    def posterior(
+        self, obs: PyTorchObs, coefficients: Coefficients, x_t: Tensor, material: Material
+    ) -> Posterior:
+        """
+        The posterior of the Boltzmann law given ``x_t``.
+
+        :param obs: B observations
+        :param coefficients: the interpolant, (B, 1) each
+        :param x_t: (B, D)
+        :param material: the policy's candidates, as a guide
+        :return: the posterior
+        """
+        critic = self.policy.critic_target if self.critic_view.target else self.policy.critic
+        law = Boltzmann(
+            critic,
+            critic_features(critic, obs),
+            material.temperature,
+            self.policy.actor.flow.support,
+            self.bfloat16,
+            self.critic_view,
+        )
+        guide = material.points if self.estimator.guided else None
+        return self.estimator(law, coefficients, x_t, policy_samples=guide)
 
     def update_temperature(self, points: Tensor) -> Info:
         """
@@ -191,13 +268,12 @@ def stratified_times(like: Tensor, t_range: tuple[float, float]) -> Tensor:
     return low + (high - low) * parts / batch_size
 
 
-def posterior_info(posterior: Posterior, target: Tensor) -> Info:
+def posterior_info(posterior: Posterior) -> Info:
     """
     Diagnostics of a batch of posteriors whose times increase along the batch.
 
     :param posterior: the posteriors
-    :param target: what the network regresses on, (B, D)
-    :return: effective sample size (mean, and by thirds of t), coefficient, root mean square target
+    :return: effective sample size (mean, and by thirds of t), coefficient
     """
     ess = posterior.ess
     low, middle, high = (part.mean() for part in ess.tensor_split(3))
@@ -207,5 +283,4 @@ def posterior_info(posterior: Posterior, target: Tensor) -> Info:
         "rfm/ess_middle_t": middle,
         "rfm/ess_high_t": high,
         "rfm/cv_coefficient": posterior.coefficient.mean(),
-        "rfm/target_norm": target.square().mean().sqrt(),
     }

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sb3_rfm.common.actor import RFMActor
 from sb3_rfm.common.flow import Flow
+from sb3_rfm.critics import Critic, CriticOptions
 from sb3_rfm.sampling.registry import require, require_int
 
 
@@ -38,12 +39,15 @@ class RFMPolicy(BasePolicy):
     :param n_critics: number of critic networks
     :param share_features_extractor: share the features extractor between actor and critic (the
         actor's loss trains it)
+    :param critic_kwargs: options of the critics, a dict of what
+        :class:`sb3_rfm.critics.CriticOptions` holds: ``dict(layer_norm=True)``,
+        ``dict(network="simba")``, ``dict(activation_fn="GELU")``
     :param flow: how actions are drawn; the algorithm passes its own
     """
 
     actor: RFMActor
-    critic: ContinuousCritic
-    critic_target: ContinuousCritic
+    critic: Critic
+    critic_target: Critic
     default_features_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
 
     def __init__(
@@ -60,6 +64,7 @@ class RFMPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
         share_features_extractor: bool = False,
+        critic_kwargs: dict[str, Any] | None = None,
         flow: Flow | None = None,
     ) -> None:
         super().__init__(
@@ -79,6 +84,7 @@ class RFMPolicy(BasePolicy):
         self.activation_fn = activation_fn
         self.n_critics = n_critics
         self.share_features_extractor = share_features_extractor
+        self.critic_options = CriticOptions.parse(critic_kwargs)
         self.flow = Flow() if flow is None else flow
         self._build(lr_schedule)
 
@@ -111,7 +117,7 @@ class RFMPolicy(BasePolicy):
     ) -> th.optim.Optimizer:
         return self.optimizer_class(parameters, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
-    def make_critic(self) -> ContinuousCritic:
+    def make_critic(self) -> Critic:
         """
         Build a critic with a features extractor of its own.
 
@@ -120,9 +126,11 @@ class RFMPolicy(BasePolicy):
         _, critic_arch = get_actor_critic_arch(self.net_arch)
         kwargs = self._update_features_extractor(self._net_kwargs(critic_arch), None)
         kwargs.update(
-            n_critics=self.n_critics, share_features_extractor=self.share_features_extractor
+            n_critics=self.n_critics,
+            share_features_extractor=self.share_features_extractor,
+            options=self.critic_options,
         )
-        return ContinuousCritic(**kwargs).to(self.device)
+        return Critic(**kwargs).to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -136,6 +144,7 @@ class RFMPolicy(BasePolicy):
             optimizer_kwargs=self.optimizer_kwargs,
             features_extractor_class=self.features_extractor_class,
             features_extractor_kwargs=self.features_extractor_kwargs,
+            critic_kwargs=self.critic_options.plain(),
             flow=self.flow,
         )
         return data

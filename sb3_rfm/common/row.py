@@ -7,10 +7,13 @@ from typing import Any
 
 from stable_baselines3.common.type_aliases import Schedule
 
+from sb3_rfm.common.boltzmann import CRITIC_VIEWS, CriticView, CriticViewLike
+from sb3_rfm.common.choices import CHOICES, Choice, ChoiceLike, make_noise
+from sb3_rfm.common.examples import EXAMPLES, Examples, ExamplesLike
 from sb3_rfm.common.flow import Flow
 from sb3_rfm.common.learner import Learner
 from sb3_rfm.common.policies import RFMPolicy
-from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
+from sb3_rfm.common.temperature import TemperatureLike, entropy_per_action, parse_temperature
 from sb3_rfm.networks import has_fast_bfloat16
 from sb3_rfm.sampling.divergences import Divergence, DivergenceLike, ExactDivergence, Hutchinson
 from sb3_rfm.sampling.estimators import EstimatorLike, make_estimator
@@ -51,7 +54,13 @@ class Row:
     estimator: EstimatorLike = "bounded"
     n_particles: int = 16
     n_candidates: int = 4
+    n_training_candidates: int | None = None
     n_eval_candidates: int = 32
+    candidate_choice: ChoiceLike = "softmax"
+    exploration_noise: float | str = 0.0
+    target_noise: float | str = 0.0
+    examples: ExamplesLike = "policy"
+    critic_view: CriticViewLike = "min"
     sampling_steps: int = 4
     interpolant: InterpolantLike = "linear"
     parametrization: ParametrizationLike = "data"
@@ -60,15 +69,22 @@ class Row:
     t_range: tuple[float, float] = (0.01, 0.99)
     loss_weighting: LossWeightingLike = "uniform"
     entropy_backup: bool | DivergenceLike = False
+    reward_scale: float = 1.0
     policy_delay: int = 2
+    policy_tau: float | None = None
     max_grad_norm: float = 10.0
     bfloat16: bool | str = "auto"
 
     def __post_init__(self) -> None:
         require_int("policy_delay", self.policy_delay)
         require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
-        if self.target_entropy != "auto":
-            require_float("target_entropy", self.target_entropy)
+        entropy_per_action(self.target_entropy)
+        require_float("reward_scale", self.reward_scale)
+        if self.policy_tau is not None:
+            require_float("policy_tau", self.policy_tau, 0.0, 1.0)
+        make_noise("target_noise", self.target_noise)
+        EXAMPLES.resolve(self.examples, Examples)
+        CRITIC_VIEWS.resolve(self.critic_view, CriticView)
         switch = "True, False or 'auto'"
         require(self.bfloat16 in (True, False, "auto"), "bfloat16", self.bfloat16, switch)
         make_loss_weighting(self.loss_weighting)
@@ -81,7 +97,8 @@ class Row:
         )
         if parse_temperature(self.temperature).tuned:
             least = "at least 2 where temperature is 'auto'"
-            require(self.n_candidates >= 2, "n_candidates", self.n_candidates, least)
+            name = "n_candidates" if self.n_training_candidates is None else "n_training_candidates"
+            require(self.flow().n_training_candidates >= 2, name, getattr(self, name), least)
 
     def flow(self) -> Flow:
         """
@@ -89,6 +106,8 @@ class Row:
 
         :return: the pieces, resolved from their names
         """
+        own = self.n_training_candidates
+        n_training = self.n_candidates if own is None else own
         return Flow(
             interpolant=INTERPOLANTS.resolve(self.interpolant, Interpolant),
             parametrization=PARAMETRIZATIONS.resolve(self.parametrization, Parametrization),
@@ -96,7 +115,11 @@ class Row:
             support=SUPPORTS.resolve(self.support, Support),
             sampling_steps=self.sampling_steps,
             n_candidates=self.n_candidates,
+            n_training_candidates=n_training,
             n_eval_candidates=self.n_eval_candidates,
+            choice=CHOICES.resolve(self.candidate_choice, Choice),
+            exploration_noise=make_noise("exploration_noise", self.exploration_noise),
+            averaged=self.policy_tau is not None,
             t_range=self.t_range,
             temperature=parse_temperature(self.temperature).value,
         )
@@ -119,14 +142,18 @@ class Row:
         :param policy: the policy
         :return: the learner
         """
-        entropy = self.target_entropy
-        target_entropy = -float(policy.actor.action_dim) if entropy == "auto" else float(entropy)
+        share, nats = entropy_per_action(self.target_entropy)
+        target_entropy = nats - share * policy.actor.action_dim
         fast = self.bfloat16 == "auto" and has_fast_bfloat16(policy.device)
         return Learner(
             policy=policy,
             estimator=make_estimator(self.estimator, self.n_particles),
+            examples=EXAMPLES.resolve(self.examples, Examples),
+            critic_view=CRITIC_VIEWS.resolve(self.critic_view, CriticView),
             loss_weighting=make_loss_weighting(self.loss_weighting),
             divergence=self.divergence(),
+            target_noise=make_noise("target_noise", self.target_noise),
+            reward_scale=self.reward_scale,
             max_grad_norm=self.max_grad_norm,
             target_entropy=target_entropy if parse_temperature(self.temperature).tuned else None,
             bfloat16=fast or self.bfloat16 is True,

@@ -121,6 +121,27 @@ def parse_temperature(temperature: TemperatureLike) -> ConstantTemperature:
         raise ValueError(f"temperature must be {allowed}; got {temperature!r}") from None
 
 
+def entropy_per_action(target_entropy: str | float) -> tuple[float, float]:
+    """
+    A target entropy that a user's argument names, ``nats - share * D``.
+
+    :param target_entropy: nats; "auto" for minus the action's dimension, "auto_0.9" for .9 of that
+    :return: share and nats
+    :raises ValueError: another string, or a number that is not finite
+    """
+    if not isinstance(target_entropy, str):
+        require_float("target_entropy", target_entropy)
+        return 0.0, float(target_entropy)
+    name, _, number = target_entropy.partition("_")
+    try:
+        share = float(number or 1.0) if name == "auto" else math.nan
+        require_float("target_entropy", share, 0.0)
+    except ValueError:
+        allowed = "a number of nats, 'auto' or 'auto_<share of minus the dimension>'"
+        raise ValueError(f"target_entropy must be {allowed}; got {target_entropy!r}") from None
+    return share, 0.0
+
+
 def gaussian_entropy(actions: Tensor) -> Tensor:
     """
     Entropy of the Gaussian with the candidates' variances, coordinates summed, states averaged: an

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from sb3_rfm.sampling.box_laws import (
     Mixture,
-    bridge,
     closest,
     fitted,
     guided,
@@ -22,7 +21,7 @@ from sb3_rfm.sampling.importance import (
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, LogDensity, Posterior, value_and_score
-from sb3_rfm.sampling.proposals import tied_noise
+from sb3_rfm.sampling.proposals import bridge, tied_noise
 from sb3_rfm.sampling.registry import require, require_float, require_int
 from sb3_rfm.sampling.regression import cross_slopes, own_slope
 from sb3_rfm.sampling.truncated_normals import TruncatedNormal
@@ -79,6 +78,10 @@ class Bounded(Estimator):
         require_float("floor", self.floor, 1e-3)
         require_float("ridge", self.ridge, 0.0)
         require_float("evened", self.evened, 0.0, 1.0)
+
+    # not annotated: constants of the class, not fields of the dataclass
+    in_box = True
+    guided = True
 
     def check_support(self, bounded: bool) -> None:
         """The particles live in a box."""

@@ -14,38 +14,18 @@ import torch as th
 from torch import Tensor
 
 from sb3_rfm.sampling.importance import weighted_mean
-from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.posteriors import LogDensity, value_and_score
+from sb3_rfm.sampling.proposals import NARROWEST
 from sb3_rfm.sampling.sobol import shifted_sobol
 from sb3_rfm.sampling.truncated_mixtures import TruncatedMixture
 from sb3_rfm.sampling.truncated_normals import TruncatedNormal
 
 Law = TruncatedNormal | TruncatedMixture
 
-# Scales of the bridge: float32 resolves the box to 6e-8, and a normal wider than the box by a
-# factor of 1e3 differs from its tilt alone by 5e-7.
-NARROWEST, WIDEST = 1e-5, 1e3
 SECANT = 1e-3  # least distance of the two points whose gradients give a curvature
 SPLITTABLE = 6  # samples; of fewer, two groups are found by chance too often
 SPLIT = 0.2  # a normal law cut in two at its mean has 1 - 2 / pi = .36 of its variance within
 PSEUDO_COUNT = 4  # added to the size of each group: what few samples say of their shares is little
-
-
-def bridge(coefficients: Coefficients, x_t: Tensor) -> TruncatedNormal:
-    """
-    ``TN(x_t / alpha, (beta / alpha)²)``: the posterior of a uniform target.
-
-    Its weights are the target alone. Wider than ``WIDEST``, where alpha may be 0, it keeps its tilt
-    ``exp(alpha x_t x / beta²)`` and that scale.
-
-    :param coefficients: the interpolant, () or (B, 1)
-    :param x_t: (B, D)
-    :return: the law, (B, D)
-    """
-    alpha, beta = coefficients.alpha, coefficients.beta
-    tilted = alpha * x_t * (WIDEST / beta).square()
-    loc = th.where(beta > WIDEST * alpha, tilted, x_t / alpha)
-    return TruncatedNormal(loc, (beta / alpha).clamp(NARROWEST, WIDEST).expand_as(x_t))
 
 
 def guided(law: TruncatedNormal, samples: Tensor, widening: float, floor: float) -> Law:

@@ -7,6 +7,7 @@ from functools import partial
 import torch as th
 from torch import Tensor
 
+from sb3_rfm.sampling.approximations import ClippedScore
 from sb3_rfm.sampling.bounded import Bounded
 from sb3_rfm.sampling.control_variates import Coefficient, Diagonal, Fixed, Isotropic
 from sb3_rfm.sampling.interpolants import INTERPOLANTS, Coefficients, Interpolant, InterpolantLike
@@ -18,7 +19,7 @@ from sb3_rfm.sampling.posteriors import (
     Posterior,
     evaluate,
 )
-from sb3_rfm.sampling.proposals import Prior
+from sb3_rfm.sampling.proposals import Bridge, Prior
 from sb3_rfm.sampling.refinements import REFINEMENTS, Refinement, RefinementLike
 from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
 from sb3_rfm.sampling.sources import SOURCES, Gaussian, Source, SourceLike
@@ -28,6 +29,18 @@ def _langevin_stein(
     coefficient: Coefficient, n_particles: int, source: Source, refinement: Refinement | None
 ) -> LangevinStein:
     return LangevinStein(coefficient, n_particles, Prior(source), refinement)
+
+
+def _clipped_gradient(
+    n_particles: int, source: Source, refinement: Refinement | None
+) -> ClippedScore:
+    return ClippedScore(_langevin_stein(Fixed(1.0), n_particles, source, refinement))
+
+
+def _truncated_noise(
+    n_particles: int, source: Source, refinement: Refinement | None
+) -> LangevinStein:
+    return LangevinStein(Fixed(), n_particles, Bridge())
 
 
 def _bounded(n_particles: int, source: Source, refinement: Refinement | None) -> Bounded:
@@ -41,6 +54,8 @@ ESTIMATORS: dict[str, Callable[[int, Source, Refinement | None], Estimator]] = {
     "isotropic": partial(_langevin_stein, Isotropic()),
     "diagonal": partial(_langevin_stein, Diagonal()),
     "diagonal_centred": partial(_langevin_stein, Diagonal(centred=True, ridge=1e-4, clip=2.0)),
+    "clipped_gradient": _clipped_gradient,
+    "truncated_noise": _truncated_noise,
     "bounded": _bounded,
 }
 EstimatorLike = str | float | Coefficient | Estimator
@@ -57,8 +72,10 @@ def make_estimator(
 
     :param estimator: "noise" (eta = 0), "gradient" (eta = 1), a number (that eta), "isotropic"
         (eq. 21), "diagonal" (eq. 20), "diagonal_centred" (the authors' released form: centred
-        score, ridge 1e-4, coefficient within ±2), "bounded" (Stein kernel on a box, our own),
-        a coefficient's object, or an estimator's
+        score, ridge 1e-4, coefficient within ±2), "clipped_gradient" (eta = 1, the norm of the
+        marginal score cut off at 20: iDEM's; not consistent), "truncated_noise" (eta = 0 with noise
+        that keeps the action in the box), "bounded" (Stein kernel on a box, our own), a
+        coefficient's object, or an estimator's
     :param n_particles: K; an estimator's object keeps its own
     :param source: "gaussian", "uniform", "laplace", "student_t", or an object; an estimator's
         object keeps its own
@@ -138,12 +155,13 @@ def posterior_mean(
     :param t: time in (0, 1], a number, () or (B)
     :param interpolant: "linear", "vp_cosine", "vp_linear", "ve", or an object
     :param source: the law of the noise: "gaussian", "uniform", "laplace", "student_t", or an
-        object; "bounded" takes the first alone, and with "uniform" (walls) the estimator is "noise"
-        and the score comes from the target's gradient
+        object; "bounded" and "truncated_noise" take the first alone; with "uniform" (walls) the
+        estimator is "noise" and the score comes from the target's gradient
     :param estimator: a name, a number (fixed eta) or an object, see :func:`make_estimator`
     :param n_particles: K
-    :param bounds: (low, high) of the box that holds the target, for "bounded" (ours) and "noise"
-        (whose weights are then zero outside); the others are biased at walls
+    :param bounds: (low, high) of the box that holds the target, for "bounded" (ours),
+        "truncated_noise" and "noise" (whose weights are then zero outside); the others are biased
+        at walls
     :param refinement: "mcmc", "smc" or an object: moves the particles towards the posterior
         (Remark 4); the target has to be differentiable
     :param policy_samples: guesses at the target, (B, M, D), that guide "bounded"; the others
@@ -159,7 +177,7 @@ def posterior_mean(
     made = make_estimator(estimator, n_particles, source, refinement)
     made.check_support(bounds is not None)
     guide = None if policy_samples is None else _checked_guide(policy_samples, x_t)
-    if bounds is None or isinstance(made, LangevinStein):
+    if bounds is None or not made.in_box:
         at_zero = "alpha(t) > 0: at alpha = 0 the noise says nothing about the action"
         require(bool((coefficients.alpha > 0).all()), "t", t, at_zero)
         density = log_density if bounds is None else _restricted(log_density, bounds)

@@ -12,7 +12,7 @@ from sb3_rfm.sampling.control_variates import Coefficient, Fixed
 from sb3_rfm.sampling.importance import normalised_weights, weighted_mean
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.parametrizations import EndPoints
-from sb3_rfm.sampling.proposals import Prior, tied_action
+from sb3_rfm.sampling.proposals import Prior, Proposal, tied_action
 from sb3_rfm.sampling.refinements import Refinement
 from sb3_rfm.sampling.registry import require, require_int
 from sb3_rfm.sampling.sources import Gaussian, Source
@@ -82,8 +82,12 @@ class Estimator(ABC):
     """
     Anything that turns a log-density and a mix ``x_t`` into a :class:`Posterior`.
 
-    Nothing it returns requires grad.
+    Nothing it returns requires grad. ``in_box`` says that its particles live in [-1, 1]^d, and
+    ``guided`` that it makes use of policy samples.
     """
+
+    in_box: bool = False
+    guided: bool = False
 
     @property
     def source(self) -> Source:
@@ -187,7 +191,7 @@ class LangevinStein(Estimator):
 
     coefficient: Coefficient = field(default_factory=Fixed)
     n_particles: int = 64
-    proposal: Prior = field(default_factory=Prior)
+    proposal: Proposal = field(default_factory=Prior)
     refinement: Refinement | None = None
 
     def __post_init__(self) -> None:
@@ -197,6 +201,14 @@ class LangevinStein(Estimator):
             "a source without walls, or estimator 'noise' (a control variate is biased at walls)"
         )
         require(not biased, "source", self.source, walls)
+        alone = "without a control variate and a refinement, which know no walls"
+        plain = self.refinement is None and not self.coefficient.uses_score
+        require(plain or not self.proposal.in_box, "proposal", self.proposal, alone)
+
+    @property
+    def in_box(self) -> bool:  # type: ignore[override]
+        """Whether the proposal keeps the particles in the box."""
+        return self.proposal.in_box
 
     @property
     def source(self) -> Source:
@@ -206,6 +218,7 @@ class LangevinStein(Estimator):
         """A constant control variate is biased at walls; importance weights alone are not."""
         walls = "'noise' or 'bounded' for a bounded target (a constant control variate is biased)"
         require(not bounded or not self.coefficient.uses_score, "estimator", self, walls)
+        require(bounded or not self.in_box, "estimator", self, "bounds for a proposal in the box")
 
     @th.no_grad()
     def __call__(
@@ -216,21 +229,24 @@ class LangevinStein(Estimator):
         generator: th.Generator | None = None,
         policy_samples: Tensor | None = None,
     ) -> Posterior:
-        x_0, log_w, slope = self._particles(log_density, coefficients, x_t, generator)
+        x_0, x_1, log_w, slope = self._particles(log_density, coefficients, x_t, generator)
         weights, source_score = normalised_weights(log_w), self.source.score(x_0)
         residual = source_score + slope  # eq. 16
         average = weighted_mean(weights, residual)
         coefficient = self.coefficient(weights, x_0, residual)
         control = coefficient * average
+        tied_control = control
+        if self.coefficient.uses_score:
+            tied_control = -coefficients.beta / coefficients.alpha * control
         mean_score = None
         if not isinstance(self.source, Gaussian):
             shares = self._score_rule(weights, -source_score, residual)
             mean_score = weighted_mean(weights, source_score) - shares * average
         return Posterior(
             x_0,
-            tied_action(coefficients, x_t, x_0),
+            x_1,
             log_w,
-            EndPoints(control, -coefficients.beta / coefficients.alpha * control),
+            EndPoints(control, tied_control),
             coefficient,
             mean_score,
         )
@@ -246,11 +262,12 @@ class LangevinStein(Estimator):
         coefficients: Coefficients,
         x_t: Tensor,
         generator: th.Generator | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """
-        Noise particles, their log-weights, and the gradient of ``log p_1(x_1)`` in the noise.
+        Particles, their log-weights, and the gradient of ``log p_1(x_1)`` in the noise.
 
-        :return: (K, B, D), (K, B) and (K, B, D); the gradient is 0 where nothing uses it
+        :return: noise and action (K, B, D), (K, B) and (K, B, D); the gradient is 0 where nothing
+            uses it
         """
         x_0, x_1, log_ratio = self.proposal(coefficients, x_t, self.n_particles, generator)
 
@@ -264,8 +281,8 @@ class LangevinStein(Estimator):
 
         if self.refinement is not None:
             swarm, log_w = self.refinement(base, ratio, x_0, generator)
-            return swarm.x, log_w, swarm.slope
+            return swarm.x, tied_action(coefficients, x_t, swarm.x), log_w, swarm.slope
         if self.coefficient.uses_score or self._score_rule.uses_score:
             log_p, slope = ratio(x_0)
-            return x_0, log_p + log_ratio, slope
-        return x_0, evaluate(log_density, x_1) + log_ratio, th.zeros_like(x_0)
+            return x_0, x_1, log_p + log_ratio, slope
+        return x_0, x_1, evaluate(log_density, x_1) + log_ratio, th.zeros_like(x_0)

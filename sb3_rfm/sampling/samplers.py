@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sb3_rfm.sampling.estimators import EstimatorLike, PosteriorMean, make_estimator, posterior_mean
 from sb3_rfm.sampling.interpolants import INTERPOLANTS, Interpolant, InterpolantLike
-from sb3_rfm.sampling.posteriors import LangevinStein, LogDensity
+from sb3_rfm.sampling.posteriors import LogDensity
 from sb3_rfm.sampling.refinements import RefinementLike
 from sb3_rfm.sampling.registry import require, require_int
 from sb3_rfm.sampling.solvers import SOLVERS, ScoredField, Solver, SolverLike, check_t_range
@@ -55,8 +55,8 @@ class PosteriorField(ScoredField):
     @property
     def earliest(self) -> float:
         """First time to start from: 0 where the estimator can."""
-        blind = isinstance(self.estimator, LangevinStein)
-        return EARLIEST if blind and not self.interpolant(th.zeros(())).alpha > 0 else 0.0
+        blind = not self.estimator.in_box and not self.interpolant(th.zeros(())).alpha > 0
+        return EARLIEST if blind else 0.0
 
     @property
     def has_score(self) -> bool:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 
 import torch as th
 from torch import Tensor
@@ -16,6 +17,21 @@ class Support(ABC):
 
     bound: float
     bounded: bool = False
+
+    @property
+    def target_bound(self) -> float:
+        """No posterior mean of an action end lies beyond it; infinite where it may be anywhere."""
+        return self.bound
+
+    def to_judged(self, x: Tensor) -> Tensor:
+        """
+        What the critic judges where the Boltzmann law is evaluated: the action, unless a support
+        says otherwise.
+
+        :param x: (*S, D)
+        :return: (*S, D)
+        """
+        return self.to_action(x)
 
     @abstractmethod
     def to_action(self, x: Tensor) -> Tensor:
@@ -89,5 +105,47 @@ class Box(Support):
         return th.zeros_like(x[..., 0])
 
 
-SUPPORTS = Registry[Support]("support", {"tanh": TanhLatent, "box": Box})
+@dataclass(frozen=True)
+class Clipped(Support):
+    """
+    All of R^d, with the action clipped to the box: ``action = clip(x, -1, 1)``, ``log_det = 0``.
+
+    What most diffusion policies do. It is no change of variables: the mass of the flow beyond a
+    wall becomes an atom on it, and ``exp(Q(clip(x)))`` has no finite integral. Predictions are kept
+    within the box, posterior means are not.
+
+    :param extrapolate: whether the critic of the Boltzmann law sees the point itself, where it was
+        never trained beyond the walls; else the clipped one, where its gradient is zero
+    """
+
+    extrapolate: bool = False
+
+    bound = 1.0
+
+    @property
+    def target_bound(self) -> float:
+        return math.inf
+
+    def to_judged(self, x: Tensor) -> Tensor:
+        return x if self.extrapolate else self.to_action(x)
+
+    def to_action(self, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)
+
+    def from_action(self, action: Tensor) -> Tensor:
+        return action
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return th.zeros_like(x[..., 0])
+
+
+SUPPORTS = Registry[Support](
+    "support",
+    {
+        "tanh": TanhLatent,
+        "box": Box,
+        "clipped": Clipped,
+        "extrapolated": partial(Clipped, extrapolate=True),
+    },
+)
 SupportLike = str | Support

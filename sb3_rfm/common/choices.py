@@ -1,0 +1,130 @@
+"""Which candidate acts, what that choice is worth, and the noise that is added to it."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch as th
+from torch import Tensor
+
+from sb3_rfm.sampling.registry import Registry, require_float
+
+
+class Choice(ABC):
+    """A rule that chooses one of a state's M candidates by their values."""
+
+    @abstractmethod
+    def __call__(self, q: Tensor, temperature: Tensor) -> Tensor:
+        """
+        Choose.
+
+        :param q: values of the candidates, (M, B)
+        :param temperature: lambda, ()
+        :return: indices, (B)
+        """
+
+    @abstractmethod
+    def value(self, q: Tensor, temperature: Tensor) -> Tensor:
+        """
+        The expected value of what is chosen.
+
+        :param q: values of the candidates, (M, B)
+        :param temperature: lambda, ()
+        :return: (B)
+        """
+
+
+@dataclass(frozen=True)
+class Softmax(Choice):
+    """Candidate m with probability ``softmax(q / lambda)_m``."""
+
+    def __call__(self, q: Tensor, temperature: Tensor) -> Tensor:
+        return choose(q, temperature)
+
+    def value(self, q: Tensor, temperature: Tensor) -> Tensor:
+        return (th.softmax(q / temperature, 0) * q).sum(0)
+
+
+@dataclass(frozen=True)
+class Best(Choice):
+    """The candidate of the largest value."""
+
+    def __call__(self, q: Tensor, temperature: Tensor) -> Tensor:
+        return q.argmax(0)
+
+    def value(self, q: Tensor, temperature: Tensor) -> Tensor:
+        return q.amax(0)
+
+
+def choose(q: Tensor, temperature: Tensor) -> Tensor:
+    """
+    Draw one candidate a state with probability softmax(Q / temperature), by the Gumbel-max rule.
+
+    :param q: values of M candidates, (M, B)
+    :param temperature: lambda, ()
+    :return: indices, (B)
+    """
+    gumbel = -th.empty_like(q).exponential_().log()
+    return (q / temperature + gumbel).argmax(0)
+
+
+def take(candidates: Tensor, index: Tensor) -> Tensor:
+    """
+    The chosen candidate of each state.
+
+    :param candidates: (M, B, D)
+    :param index: (B)
+    :return: (B, D)
+    """
+    return candidates[index, th.arange(candidates.shape[1], device=candidates.device)]
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """
+    Normal noise on actions, which stay within the box.
+
+    :param std: standard deviation, in half widths of the box, at least 0
+    :param per_temperature: whether it is in units of the temperature
+    """
+
+    std: float = 0.0
+    per_temperature: bool = False
+
+    def __call__(self, actions: Tensor, temperature: Tensor) -> Tensor:
+        """
+        The actions with their noise.
+
+        :param actions: in [-1, 1], (*S, D)
+        :param temperature: lambda, ()
+        :return: in [-1, 1], (*S, D)
+        """
+        if self.std == 0:
+            return actions
+        std = self.std * temperature if self.per_temperature else self.std
+        return (actions + std * th.randn_like(actions)).clamp(-1, 1)
+
+
+def make_noise(argument: str, noise: float | str) -> GaussianNoise:
+    """
+    Noise from a plain value.
+
+    :param argument: name of the argument, for error messages
+    :param noise: standard deviation, or "temperature_0.1" for that multiple of the temperature
+    :return: the noise
+    :raises ValueError: another string, or a number below 0
+    """
+    if not isinstance(noise, str):
+        require_float(argument, noise, 0.0)
+        return GaussianNoise(float(noise))
+    name, _, number = noise.partition("_")
+    try:
+        std = float(number) if name == "temperature" else -1.0
+        require_float(argument, std, 0.0)
+    except ValueError:
+        allowed = "a number of at least 0, or 'temperature_<multiple>'"
+        raise ValueError(f"{argument} must be {allowed}; got {noise!r}") from None
+    return GaussianNoise(std, per_temperature=True)
+
+
+CHOICES = Registry[Choice]("candidate_choice", {"softmax": Softmax, "best": Best})
+ChoiceLike = str | Choice
