@@ -27,14 +27,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-slow lint format types docs wheel clean
+.PHONY: help train compare test test-slow lint format types docs wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make train ALGO=$(ALGO) ENV=$(ENV) STEPS=$(STEPS) SEED=$(SEED)"
 	@echo "  make train RESUME=runs/<run>"
-	@echo "  ARGS='...' is passed on by train, test and test-slow."
+	@echo "  ARGS='...' is passed on by train, compare, test and test-slow."
 
 # A change of the pins makes a new environment: some of them break when downgraded in place (mujoco).
 $(PINNED): constraints.txt
@@ -52,6 +52,9 @@ $(READY): $(PINNED) pyproject.toml
 train: $(READY)  ## train ALGO on ENV for STEPS steps, or go on with RESUME=runs/...
 	@exec $(BIN)/sb3-rfm run $(if $(RESUME),--resume "$(RESUME)" $(if $(filter command%,$(origin STEPS)),--steps "$(STEPS)"),--algo "$(ALGO)" --env "$(ENV)" \
 		--steps "$(STEPS)" --seed "$(SEED)" --folder runs) $(ARGS)
+
+compare: $(READY)  ## algorithms x environments x seeds: ARGS='--algos ...' or '--config FILE' (docs/compare.md)
+	@exec $(BIN)/sb3-rfm compare $(ARGS)
 
 test: $(READY)  ## fast tests and doctests (two processes)
 	@exec $(BIN)/python -m pytest -n 2 $(ARGS)

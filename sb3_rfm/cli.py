@@ -1,12 +1,17 @@
 """The command ``sb3-rfm``. Everything heavy is imported by the command that needs it."""
 
-import argparse
 import difflib
 import os
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sb3_rfm.cli_parsers import compare_parser, plot_parser, report_parser, run_parser
+
+if TYPE_CHECKING:
+    from sb3_rfm.comparison.executors import Executor
 
 HELP = """\
 usage: sb3-rfm COMMAND [OPTIONS]
@@ -19,6 +24,8 @@ commands:
   train    train, or search hyperparameters (--optimize), with the RL Zoo
   enjoy    play an agent that train has trained
   record   record a video of an agent that train has trained
+  compare  train algorithms x environments x seeds, in parallel; go on after any stop
+  report   curves, tables and statistics of a comparison
 
 examples:
   sb3-rfm run --algo rfm_flow --env cartpole-swingup --steps 20000 --seed 0
@@ -27,6 +34,8 @@ examples:
   sb3-rfm train --algo rfm_flow --env dm_control/cheetah-run-v0 -n 100000
   sb3-rfm train --algo rfm_flow --env cheetah-run -n 20000 --optimize --n-trials 20
   sb3-rfm enjoy --algo rfm_flow --env dm_control/cheetah-run-v0 -f logs
+  sb3-rfm compare --algos rfm_flow sac --envs cheetah-run walker-walk --seeds 0 1 2 --steps 100000
+  sb3-rfm report runs/comparison
 
 options:
   -h, --help  this text, or a command's own options after its name
@@ -35,37 +44,6 @@ options:
 train, enjoy and record take rl_zoo3's options. What is left out: --algo is rfm_flow, the
 hyperparameters are this package's (-conf), --num-threads is 1, and enjoy and record look in
 logs/, where train writes; enjoy opens no window where there is no display."""
-
-
-def _run_parser() -> argparse.ArgumentParser:
-    """
-    The options of ``run``; None is what was not given.
-
-    :return: the parser
-    """
-    from sb3_rfm.hyperparams import ALGORITHMS
-
-    parser = argparse.ArgumentParser("sb3-rfm run", description="Train once; resume with --resume.")
-    add = parser.add_argument
-    add("--algo", choices=list(ALGORITHMS), help="algorithm (rfm_flow)")
-    add("--env", help="environment: an id, or the short name of a DeepMind Control task")
-    add("--steps", type=int, help="environment steps (n_timesteps of the YAML file)")
-    add("--seed", type=int, help="random seed (0)")
-    add("--eval-freq", type=int, metavar="STEPS", help="steps between evaluations (steps/10)")
-    add("--eval-episodes", type=int, metavar="N", help="episodes of an evaluation (5)")
-    add("--checkpoint-freq", type=int, metavar="STEPS", help="steps between checkpoints (10000)")
-    add("--hyperparams", nargs="+", metavar="KEY:VALUE", help="e.g. temperature:0.05 gamma:0.98")
-    add("--folder", type=Path, help="where the run's folder is made (runs)")
-    add(
-        "--resume",
-        type=Path,
-        metavar="RUN_FOLDER",
-        help="go on with a run; --steps sets a later target",
-    )
-    add("--device", default="auto", help="of PyTorch (auto)")
-    add("--threads", type=int, default=1, help="of PyTorch (1)")
-    add("--no-progress", action="store_true", help="no progress bar")
-    return parser
 
 
 def run(arguments: list[str]) -> int:
@@ -79,7 +57,7 @@ def run(arguments: list[str]) -> int:
     from sb3_rfm.hyperparams import parse_overrides
     from sb3_rfm.run_settings import RunSettings
 
-    parser = _run_parser()
+    parser = run_parser()
     options = vars(parser.parse_args(arguments))
     machine = experiment.Machine(
         options.pop("device"), options.pop("threads"), not options.pop("no_progress")
@@ -111,22 +89,7 @@ def plot(arguments: list[str]) -> int:
     from sb3_rfm import curves as learning
     from sb3_rfm.plots import draw_comparison
 
-    parser = argparse.ArgumentParser(
-        "sb3-rfm plot",
-        description="Mean return over seeds with a 95%% bootstrap interval, one panel per "
-        "environment. Several folders are compared with each other.",
-    )
-    add = parser.add_argument
-    add(
-        "folders",
-        nargs="+",
-        type=Path,
-        help="of run (--folder) or of train (-f), or an evaluations.csv",
-    )
-    add("-o", "--output", type=Path, help="picture (learning_curves.png in the first folder)")
-    add("--algos", nargs="+", metavar="ALGO", help="only these algorithms")
-    add("--envs", nargs="+", metavar="ENV", help="only these environments; dashes or slashes")
-    options = parser.parse_args(arguments)
+    options = plot_parser().parse_args(arguments)
     every = learning.read_curves(options.folders)
     curves, repeated = learning.one_per_seed(learning.select(every, options.algos, options.envs))
     for curve in repeated:
@@ -137,6 +100,74 @@ def plot(arguments: list[str]) -> int:
     draw_comparison(curves, output)
     print(learning.table(curves))
     print(f"Written to {output}")
+    return 0
+
+
+def compare(arguments: list[str]) -> int:
+    """
+    ``sb3-rfm compare``: algorithms x environments x seeds.
+
+    :param arguments: what follows the command's name
+    :return: exit code: 0; 1 when a run failed; 130 when it was stopped
+    """
+    options = vars(compare_parser().parse_args(arguments))
+    # before numpy is imported, and for the workers: each run has one core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from sb3_rfm.comparison.command import compare as carry_out
+    from sb3_rfm.comparison.definition_file import read_request
+    from sb3_rfm.comparison.request import combined
+    from sb3_rfm.experiment import Machine
+    from sb3_rfm.hyperparams import parse_overrides
+
+    machine = Machine(options.pop("device"), progress=False)
+    retries, jobs, ray = (options.pop(name) for name in ("retries", "jobs", "ray"))
+    given = {name: value for name, value in options.items() if value is not None}
+    file = read_request(given.pop("config")) if "config" in given else {}
+    if "hyperparams" in given:
+        given["hyperparams"] = parse_overrides(given["hyperparams"])
+    request = combined(file, given)
+    folder = Path(request.get("folder") or "runs/comparison")
+    command = shlex.join(["sb3-rfm", "compare", *arguments])
+    return carry_out(request, folder, _executor(jobs, ray), machine, retries, command)
+
+
+def _executor(jobs: int | None, ray: str | None) -> "Callable[[int], Executor]":
+    """
+    What carries runs out.
+
+    :param jobs: how many at a time; None for this machine's cores, or with Ray for all
+    :param ray: None for this machine; else the cluster's address, empty for the one Ray finds
+    :return: makes it, for the number of runs
+    :raises ImportError: when Ray is asked for and missing
+    :raises ValueError: when ``jobs`` is less than 1
+    """
+    from sb3_rfm.comparison.executors import LocalExecutor, RayExecutor, available_cores
+
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be an integer of at least 1, got {jobs}.")
+    if ray is None:
+        return lambda runs: LocalExecutor(min(jobs or available_cores(), runs))
+    import ray as _  # noqa: F401  (before anything is written)
+
+    return lambda runs: RayExecutor(min(jobs or runs, runs), ray or None)
+
+
+def report(arguments: list[str]) -> int:
+    """
+    ``sb3-rfm report``: what a comparison says.
+
+    :param arguments: what follows the command's name
+    :return: exit code
+    """
+    options: dict[str, Any] = vars(report_parser().parse_args(arguments))
+    from sb3_rfm.comparison.report import write_report
+    from sb3_rfm.comparison.scores import parse_ranges
+
+    options["ranges"] = parse_ranges(options.pop("normalise"))
+    command = shlex.join(["sb3-rfm", "report", *arguments])
+    path, text = write_report(command=command, **options)
+    print(text)
+    print(f"Written to {path}")
     return 0
 
 
@@ -162,11 +193,13 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _forward("train"),
     "enjoy": _forward("enjoy"),
     "record": _forward("record"),
+    "compare": compare,
+    "report": report,
 }
 # what brings a package that may be missing
 DMC = ("shimmy", "dm_control", "mujoco")
-ZOO = ("rl_zoo3", "huggingface_sb3", "optuna", "yaml", "matplotlib", "pandas", "rich")
-EXTRAS = dict.fromkeys(DMC, "dmc") | dict.fromkeys(ZOO, "zoo")
+ZOO = ("rl_zoo3", "huggingface_sb3", "optuna", "yaml", "matplotlib", "pandas", "rich", "rliable")
+EXTRAS = dict.fromkeys(DMC, "dmc") | dict.fromkeys(ZOO, "zoo") | {"ray": "ray"}
 
 
 def _fail(message: str, code: int) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sb3_rfm.evaluations import read_evaluations
+from sb3_rfm.comparison.evaluation_table import TABLE, is_table, read_table
+from sb3_rfm.evaluations import Evaluation, read_evaluations
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000  # of the bootstrap: its own error is then well below the width of a line
@@ -61,17 +62,29 @@ _ArgsLoader.add_constructor(
 )
 
 
-def _read_csv(path: Path) -> dict[str, Any] | None:
+def _read_csv(path: Path) -> list[dict[str, Any]]:
     """
-    Read a run of ``sb3-rfm run``.
+    Read a run of ``sb3-rfm run``, or all runs of ``sb3-rfm compare``.
 
-    :param path: of ``evaluations.csv``
-    :return: fields of a ``Curve``, or None when it has no row yet
+    :param path: of ``evaluations.csv`` or ``comparison.csv``
+    :return: fields of a ``Curve`` for each run that has a row
     """
+    if is_table(path):
+        table = read_table(path)
+        return [_fields(rows) | {"label": label} for (label, _, _), rows in table.items()]
     rows = read_evaluations(path)
-    if not rows:
-        return None
+    return [_fields(rows)] if rows else []
+
+
+def _fields(rows: list[Evaluation]) -> dict[str, Any]:
+    """
+    What the evaluations of a run say about its curve.
+
+    :param rows: at least one
+    :return: fields of a ``Curve``, labelled by the algorithm
+    """
     return {
+        "label": rows[0].algorithm,
         "algorithm": rows[0].algorithm,
         "environment": rows[0].environment,
         "seed": rows[0].seed,
@@ -80,34 +93,36 @@ def _read_csv(path: Path) -> dict[str, Any] | None:
     }
 
 
-def _read_npz(path: Path) -> dict[str, Any] | None:
+def _read_npz(path: Path) -> list[dict[str, Any]]:
     """
     Read a run of the RL Zoo, whose ``args.yml`` lies in ``<environment with dashes>/`` beside it.
 
     :param path: of ``evaluations.npz``
-    :return: fields of a ``Curve``, or None when it is not the RL Zoo's
+    :return: fields of a ``Curve``; none when it is not the RL Zoo's
     """
     found = list(path.parent.glob("*/args.yml"))
     if len(found) != 1:
-        return None
+        return []
     arguments = yaml.load(found[0].read_text(), _ArgsLoader)
     with np.load(path) as data:
         steps, returns = data["timesteps"], data["results"].mean(axis=1)
-    return {
+    curve = {
+        "label": arguments["algo"],
         "algorithm": arguments["algo"],
         "environment": arguments["env"],
         "seed": arguments["seed"],
         "steps": tuple(int(step) for step in steps),
         "returns": tuple(float(value) for value in returns),
     }
+    return [curve]
 
 
 def read_curves(folders: Iterable[Path]) -> list[Curve]:
     """
     Every run below some folders. Where there are several, the label names the folder, too.
 
-    :param folders: of ``sb3-rfm run --folder`` or of ``sb3-rfm train -f``, or of one run; or the
-        ``evaluations.csv`` of a run, whatever it is called
+    :param folders: of ``sb3-rfm compare``, ``sb3-rfm run --folder`` or ``sb3-rfm train -f``, or of
+        one run; or the CSV file of a run or a comparison, whatever it is called
     :return: the curves; runs without an evaluation are left out
     :raises FileNotFoundError: when a folder does not exist or has no evaluation in it
     :raises ValueError: when a file has other columns
@@ -121,16 +136,28 @@ def read_curves(folders: Iterable[Path]) -> list[Curve]:
         if not folder.exists():
             raise FileNotFoundError(f"There is no folder {folder}.")
         alone = len(folders) == 1 or folder.is_file()
-        found = sorted([*folder.rglob(CSV), *folder.rglob(NPZ)])
         before = len(curves)
-        for path in [folder] if folder.is_file() else found:
-            read = _read_npz(path) if path.name == NPZ else _read_csv(path)
-            if read is not None:
-                label = read["algorithm"] + ("" if alone else f" ({name})")
+        for path in _files(folder):
+            for read in _read_npz(path) if path.name == NPZ else _read_csv(path):
+                label = read.pop("label") + ("" if alone else f" ({name})")
                 curves.append(Curve(label, source=path, **read))
         if len(curves) == before:
             raise FileNotFoundError(f"There is no evaluation in {folder} ({CSV} or {NPZ}).")
     return curves
+
+
+def _files(folder: Path) -> list[Path]:
+    """
+    The files with evaluations in a folder.
+
+    :param folder: or one such file
+    :return: their paths; of a comparison its table alone, which has the labels of its runs
+    """
+    if folder.is_file():
+        return [folder]
+    if (folder / TABLE).is_file():
+        return [folder / TABLE]
+    return sorted([*folder.rglob(CSV), *folder.rglob(NPZ)])
 
 
 def one_per_seed(curves: list[Curve]) -> tuple[list[Curve], list[Curve]]:

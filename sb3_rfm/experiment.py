@@ -3,15 +3,16 @@
 import math
 import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sb3_rfm.evaluations import Evaluation
 from sb3_rfm.hyperparams import algorithm_class
+from sb3_rfm.replay import lengthen
 from sb3_rfm.run_folder import RunFolder, versions
-from sb3_rfm.run_settings import RunSettings, make_env, make_model
+from sb3_rfm.run_settings import RunSettings, buffer_length, make_env, make_model
 
 if TYPE_CHECKING:
     from stable_baselines3.common.callbacks import BaseCallback
@@ -46,6 +47,8 @@ def start(
     parent: Path = Path("runs"),
     machine: Machine = Machine(),
     command: str = "",
+    folder: RunFolder | None = None,
+    callbacks: "Sequence[BaseCallback]" = (),
 ) -> tuple[RunFolder, int]:
     """
     Train from scratch, in a new folder.
@@ -54,6 +57,8 @@ def start(
     :param parent: where the run's folder is made
     :param machine: device, threads, progress bar
     :param command: noted in ``config.yml``
+    :param folder: one that is there already, and holds no run, in place of a new one in ``parent``
+    :param callbacks: called at each step, besides the run's own
     :return: the folder, and the exit code: 0, or 130 when it was stopped
     :raises ValueError: when the environment or a hyperparameter is unknown
     """
@@ -66,7 +71,7 @@ def start(
     settings = settings.resolved()
     with StopRequest() as stop:
         model, hyperparams = make_model(settings, machine.device)
-        folder = RunFolder.create(parent, settings.folder_name())
+        folder = folder or RunFolder.create(parent, settings.folder_name())
         folder.write_config(
             {
                 "command": command,
@@ -75,11 +80,14 @@ def start(
                 "versions": versions(),
             }
         )
-        return folder, _train(model, folder, settings, machine, clock, stop)
+        return folder, _train(model, folder, settings, machine, clock, stop, callbacks)
 
 
 def resume(
-    path: Path, machine: Machine = Machine(), steps: int | None = None
+    path: Path,
+    machine: Machine = Machine(),
+    steps: int | None = None,
+    callbacks: "Sequence[BaseCallback]" = (),
 ) -> tuple[RunFolder, int]:
     """
     Go on with a run, to its own target or a later one, from its latest checkpoint.
@@ -89,7 +97,8 @@ def resume(
 
     :param path: the run's folder
     :param machine: device, threads, progress bar
-    :param steps: a new target, not before the run's own; the replay buffer keeps its size
+    :param steps: a new target, not before the run's own; the replay buffer grows with it
+    :param callbacks: called at each step, besides the run's own
     :return: the folder, and the exit code: 0, or 130 when it was stopped
     :raises FileNotFoundError: when ``path`` is not a run or has no checkpoint
     :raises ValueError: when the new target lies before the run's own
@@ -121,12 +130,15 @@ def resume(
             warnings.filterwarnings("ignore", message="`n_steps=.*` is ignored")
             model = algorithm.load(checkpoint / "model.zip", env, machine.device)
         model.load_replay_buffer(checkpoint / "replay_buffer.pkl")
+        size = buffer_length(settings)
+        if size is not None:
+            lengthen(model.replay_buffer, size // model.n_envs)
         _close_episode(model)
         model.set_random_seed(settings.seed + model.num_timesteps)
         folder.drop_evaluations_after(model.num_timesteps)
         clock = Clock(folder.checkpoint_seconds(checkpoint), model.num_timesteps)
         print(f"Going on from step {model.num_timesteps} of {settings.steps}.")
-        return folder, _train(model, folder, settings, machine, clock, stop)
+        return folder, _train(model, folder, settings, machine, clock, stop, callbacks)
 
 
 def _close_episode(model: "OffPolicyAlgorithm") -> None:
@@ -150,6 +162,7 @@ def _train(
     machine: Machine,
     clock: "Clock",
     stop: "StopRequest",
+    callbacks: "Sequence[BaseCallback]",
 ) -> int:
     """
     Train to the target or to a stop, and leave everything on the disk.
@@ -160,6 +173,7 @@ def _train(
     :param machine: device, threads, progress bar
     :param clock: of the run
     :param stop: watched at each step
+    :param callbacks: called at each step, too
     :return: exit code
     :raises RuntimeError: when an update fails; the latest checkpoint stays
     """
@@ -170,7 +184,8 @@ def _train(
     evaluation = EvaluateToCsv(eval_env, settings, folder, clock, stop, _reporter(settings.steps))
     checkpoint = LatestCheckpoint(settings.checkpoint_freq, folder, clock)
     model.tensorboard_log = str(folder.tensorboard)
-    _learn(model, [StopOnRequest(stop), evaluation, checkpoint], settings, machine.progress)
+    every = [StopOnRequest(stop), *callbacks, evaluation, checkpoint]
+    _learn(model, every, settings, machine.progress)
     finished = not stop.requested and (
         evaluation.last_steps == model.num_timesteps or evaluation.evaluate()
     )

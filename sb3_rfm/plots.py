@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from sb3_rfm.comparison.aggregates import Estimate
+
 
 def _panel(axes: "Axes", environment: str, curves: list[Curve], colours: dict[str, str]) -> None:
     """
@@ -37,13 +39,15 @@ def _panel(axes: "Axes", environment: str, curves: list[Curve], colours: dict[st
 
 def _save(figure: "Figure", path: Path) -> None:
     """
-    Write a figure; the file's ending picks the format.
+    Write a figure, whole or not at all; the file's ending picks the format.
 
     :param figure: to be saved
     :param path: its parent is made if need be
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    aside = path.with_name(f"unfinished_{path.name}")  # the same ending
+    figure.savefig(aside, dpi=150)
+    aside.replace(path)
 
 
 def draw_comparison(curves: list[Curve], path: Path) -> None:
@@ -90,4 +94,47 @@ def draw_run(rows: list[Evaluation], path: Path) -> None:
     axes.set_xlabel("environment steps")
     axes.set_ylabel(f"return (mean ± std of {rows[0].n_episodes} episodes)")
     axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def draw_aggregates(
+    means: "dict[str, Estimate]",
+    chances: "dict[str, Estimate]",
+    reference: str,
+    path: Path,
+) -> None:
+    """
+    Interquartile means, and probabilities of improvement, each with its interval.
+
+    :param means: by label
+    :param chances: by label, the reference's left out; a panel of its own when there are any
+    :param reference: label that the others are compared with
+    :param path: of the picture
+    """
+    from matplotlib.figure import Figure
+
+    panels = [(means, "interquartile mean of the scores")]
+    if chances:
+        panels.append((chances, f"probability of improvement over {reference}"))
+    height = 1.2 + 0.45 * len(means)
+    figure = Figure(figsize=(5 * len(panels), height), layout="constrained")
+    for axes, (estimates, title) in zip(
+        figure.subplots(1, len(panels), squeeze=False).flatten(), panels, strict=True
+    ):
+        for row, (label, estimate) in enumerate(estimates.items()):
+            colour = f"C{sorted(means).index(label)}"  # as in the learning curves
+            if estimate.low is not None and estimate.high is not None:
+                axes.barh(
+                    row, estimate.high - estimate.low, 0.6, estimate.low, color=colour, alpha=0.3
+                )
+            axes.plot(estimate.value, row, "o", color=colour)
+        axes.set_yticks(range(len(estimates)), list(estimates))
+        axes.set_ylim(len(estimates) - 0.5, -0.5)
+        axes.set_xlabel(title)
+        axes.grid(axis="x", alpha=0.3)
+        axes.use_sticky_edges = False  # bars would end at the frame
+        if estimates is chances:
+            axes.axvline(0.5, color="grey", linewidth=1)
+            axes.set_xlim(-0.02, 1.02)
+    figure.suptitle(f"{CONFIDENCE:.0%} stratified bootstrap confidence interval", fontsize=9)
     _save(figure, path)

@@ -102,12 +102,24 @@ def make_env(settings: RunSettings, training: bool) -> "VecEnv":
     )
 
 
+def buffer_length(settings: RunSettings) -> int | None:
+    """
+    The length of the replay buffer: no longer than the run, as it is saved whole with each
+    checkpoint. One that never fills up samples the same transitions whatever its length.
+
+    :param settings: resolved
+    :return: transitions of all environments together; None for a buffer that saves memory, which
+        is as long as the algorithm makes it
+    """
+    values = complete(algorithm_class(settings.algo), settings.hyperparams)
+    if values["optimize_memory_usage"]:
+        return None
+    return min(values["buffer_size"], settings.steps)
+
+
 def make_model(settings: RunSettings, device: str) -> "tuple[OffPolicyAlgorithm, dict[str, Any]]":
     """
     A new model with its training environment.
-
-    The replay buffer is made no longer than the run, as it is saved whole with each checkpoint: one
-    that never fills up samples the same transitions whatever its length.
 
     :param settings: resolved
     :param device: of PyTorch
@@ -126,8 +138,8 @@ def make_model(settings: RunSettings, device: str) -> "tuple[OffPolicyAlgorithm,
     # a copy: Stable-Baselines3 writes into policy_kwargs
     arguments = constructor_arguments(algorithm, deepcopy(own), env.action_space.shape[0])
     arguments |= {"seed": settings.seed, "device": device}
-    if not arguments.get("optimize_memory_usage"):
-        size = complete(algorithm, arguments)["buffer_size"]
-        arguments["buffer_size"] = min(size, settings.steps)
+    size = buffer_length(settings)
+    if size is not None:
+        arguments["buffer_size"] = size
     hyperparams = complete(algorithm, arguments)
     return algorithm(env=env, **arguments), hyperparams

@@ -1,0 +1,1 @@
+"""Algorithms, environments and seeds compared: ``sb3-rfm compare`` and its ``report``."""
