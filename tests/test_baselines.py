@@ -11,7 +11,7 @@ from torch import nn
 from sb3_rfm import DPMD, DQS, IDEM, QNE, QSM, QVPO, SDAC
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.examples import Material
-from sb3_rfm.common.learner import Regression
+from sb3_rfm.common.regression import Regression
 from sb3_rfm.sampling import Noise, Posterior, Score
 from sb3_rfm.sampling.posteriors import Estimator
 

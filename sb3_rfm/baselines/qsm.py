@@ -13,8 +13,8 @@ class QSM(BoltzmannAlgorithm):
 
     The noise network regresses on ``-M_q grad Q(s, x_t)``, Q the mean of the critics, ``M_q = 1 /
     temperature = 50`` (they take 120 on hard tasks: ``temperature=1 / 120``). ``x_t`` is mixed from
-    the actions in the replay buffer; actions have a noise of .1, in the critics' target too. At the
-    same score at every noise level its law is not the Boltzmann law, but sharper.
+    the actions in the replay buffer; actions have a noise of .1, in the critics' target too. The
+    score at ``x_t`` is not that of the mix: the law drawn is not the Boltzmann law.
 
     Where it differs from the paper: time runs from noise to action, and the exploration noise is
     part of the policy, not of the training script.

@@ -22,8 +22,8 @@ from sb3_rfm.common.actor import RFMActor
 from sb3_rfm.common.boltzmann import CriticViewLike
 from sb3_rfm.common.choices import ChoiceLike
 from sb3_rfm.common.examples import ExamplesLike
-from sb3_rfm.common.learner import Info
 from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
+from sb3_rfm.common.regression import Info
 from sb3_rfm.common.row import Row
 from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
 from sb3_rfm.sampling.divergences import DivergenceLike

@@ -1,7 +1,6 @@
 """The two updates: the critic's, and the actor's regression on the posterior mean."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch as th
 from stable_baselines3.common.policies import ContinuousCritic
@@ -14,30 +13,13 @@ from sb3_rfm.common.boltzmann import Boltzmann, CriticView, critic_features, min
 from sb3_rfm.common.choices import GaussianNoise
 from sb3_rfm.common.examples import Examples, Material
 from sb3_rfm.common.policies import RFMPolicy
+from sb3_rfm.common.regression import Info, Regression, posterior_info, stratified_times
 from sb3_rfm.common.temperature import entropy_dual_loss, gaussian_entropy
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.loss_weightings import LossWeighting
 from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, Posterior
-
-Info = dict[str, Tensor]
-
-
-class Regression(NamedTuple):
-    """
-    What the network is to predict, for B states and N examples of each.
-
-    :param x_t: points, (N, B, D)
-    :param t: times, increasing, (B)
-    :param target: of the prediction, (N, B, D)
-    :param scale: what the error is multiplied by before it is squared, (N, B, 1)
-    """
-
-    x_t: Tensor
-    t: Tensor
-    target: Tensor
-    scale: Tensor
 
 
 @dataclass(frozen=True)
@@ -252,35 +234,3 @@ class Learner:
         entropy_dual_loss(actor.temperature, entropy, self.target_entropy).backward()
         actor.temperature.optimizer.step()
         return {**info, "rfm/entropy": entropy}
-
-
-def stratified_times(like: Tensor, t_range: tuple[float, float]) -> Tensor:
-    """
-    Uniform times, one in each of B equal parts of the range, in increasing order.
-
-    :param like: (B, D)
-    :param t_range: first and last time
-    :return: (B)
-    """
-    low, high = t_range
-    batch_size = len(like)
-    parts = th.arange(batch_size, device=like.device) + th.rand(batch_size, device=like.device)
-    return low + (high - low) * parts / batch_size
-
-
-def posterior_info(posterior: Posterior) -> Info:
-    """
-    Diagnostics of a batch of posteriors whose times increase along the batch.
-
-    :param posterior: the posteriors
-    :return: effective sample size (mean, and by thirds of t), coefficient
-    """
-    ess = posterior.ess
-    low, middle, high = (part.mean() for part in ess.tensor_split(3))
-    return {
-        "rfm/ess": ess.mean(),
-        "rfm/ess_low_t": low,
-        "rfm/ess_middle_t": middle,
-        "rfm/ess_high_t": high,
-        "rfm/cv_coefficient": posterior.coefficient.mean(),
-    }
