@@ -30,8 +30,8 @@ def compare(
     """
     Carry a comparison out in its folder, new or begun before.
 
-    :param given: what to compare, as ``comparison_request.define`` takes it; in a folder that has
-        a comparison, what is added to it
+    :param given: what to compare, as :func:`sb3_rfm.comparison.request.define` takes it; in a
+        folder that has a comparison, what is added to it
     :param folder: of the comparison
     :param executor: makes what carries the runs out, for their number; closed when this returns
     :param machine: device and threads of each run

@@ -1,0 +1,271 @@
+"""
+How fast training is beside SAC, TD3, TQC and CrossQ, where an update's time goes, and its floor.
+
+    THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS=1 MUJOCO_GL=disable .venv/bin/python benchmarks/speed.py
+
+One thread, cheetah-run, batch 256, two hidden layers of 256 units for all, one update a step. Every
+round trains each algorithm for some steps in turn; a ratio is taken within a round, so that a
+machine whose speed changes does not matter. Writes ``results/speed.csv`` and a picture.
+"""
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch as th
+from sb3_contrib import TQC, CrossQ
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import sb3_rfm
+from sb3_rfm.common import algorithm as algorithm_module
+from sb3_rfm.common.actor import RFMActor
+from sb3_rfm.common.learner import Learner
+from sb3_rfm.rfm_flow.rfm_flow import AUTHORS
+
+HERE = Path(__file__).parent
+RESULTS, PICTURE = HERE / "results" / "speed.csv", HERE.parent / "docs" / "images" / "speed.png"
+WARM_UP = 300  # steps before anything is timed: a batch has to be full
+ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {
+    "SAC": SAC,
+    "TD3": TD3,
+    "TQC": TQC,
+    "CrossQ": CrossQ,
+    "RFMFlow": sb3_rfm.RFMFlow,
+    "RFMDiffusion": sb3_rfm.RFMDiffusion,
+    **{name: getattr(sb3_rfm, name) for name in ("QSM", "SDAC", "QVPO", "IDEM", "DPMD")},
+}
+SLOW = {"RFMFlow, authors' settings": sb3_rfm.RFMFlow, "QNE": sb3_rfm.QNE, "DQS": sb3_rfm.DQS}
+GROWTH: dict[str, tuple[Any, ...]] = {
+    "n_particles": (8, 16, 32, 64),
+    "n_candidates": (2, 4, 8, 16),
+    "sampling_steps": (2, 4, 8, 16),
+    "batch_size": (64, 128, 256, 512),
+    "width": (128, 256, 512),
+}
+PARTS: dict[str, tuple[Any, str]] = {
+    "candidates": (RFMActor, "candidates"),
+    "critic": (Learner, "update_critic"),
+    "particles": (Learner, "posterior"),
+    "actor": (Learner, "update_actor"),
+    "target networks": (algorithm_module, "polyak_update"),
+}
+
+
+def make(name: str, **changes: Any) -> OffPolicyAlgorithm:
+    """A model whose buffer holds a batch; ``width`` is that of both layers of all networks."""
+    width = changes.pop("width", 256)
+    settings = {
+        "learning_starts": WARM_UP - 20,
+        "buffer_size": 10_000,
+        "batch_size": 256,
+        "seed": 0,
+        "device": "cpu",
+        "policy_kwargs": {"net_arch": [width, width]},
+        **changes,
+    }
+    if name == "RFMFlow, authors' settings":
+        settings = {**AUTHORS, **settings}
+    env = sb3_rfm.make_dmc("cheetah-run", seed=0)
+    return ({**ALGORITHMS, **SLOW}[name])("MlpPolicy", env, **settings).learn(WARM_UP)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def rates(rounds: int, steps: int) -> list[dict[str, Any]]:
+    """Steps a second in training, and the ratio to SAC's in the same round."""
+    names = [*ALGORITHMS, *SLOW]
+    models = {name: make(name) for name in names}
+    measured: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, model in models.items():
+            n = max(4, steps // 20) if name in SLOW else steps
+            spent = seconds(lambda m=model, n=n: m.learn(n, reset_num_timesteps=False))
+            measured[name].append(n / spent)
+    rows = []
+    for name in names:
+        ratios = np.divide(measured[name], measured["SAC"])
+        rows.append(
+            {
+                "table": "rate",
+                "name": name,
+                "value": np.median(measured[name]),
+                "ratio": np.median(ratios),
+                "low": ratios.min(),
+                "high": ratios.max(),
+            }
+        )
+    return rows
+
+
+@contextmanager
+def clocks(spent: dict[str, float]) -> Iterator[None]:
+    """Adds the time within each of the parts to ``spent``."""
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+
+        return wrapper
+
+    with ExitStack() as stack:
+        for name, (owner, attribute) in PARTS.items():
+            function = getattr(owner, attribute)
+            stack.enter_context(patch.object(owner, attribute, timed(name, function)))
+        yield
+
+
+def parts(steps: int) -> list[dict[str, Any]]:
+    """Milliseconds a step of each part of RFMFlow's training; the actor's without its particles."""
+    model, spent = make("RFMFlow"), {}
+    assert model.env is not None
+    for name, owner in (("replay", model.replay_buffer), ("environment", model.env)):
+        attribute = "sample" if name == "replay" else "step"
+        PARTS[name] = (type(owner), attribute)
+    with clocks(spent):
+        spent["all"] = seconds(lambda: model.learn(steps, reset_num_timesteps=False))
+    spent["actor"] -= spent["particles"]
+    return [
+        {"table": "part", "name": name, "value": 1e3 * spent[name] / steps}
+        for name in [*PARTS, "all"]
+    ]
+
+
+def latencies(repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds of ``predict(deterministic=True)``, for 1 and 64 observations."""
+    models = {
+        "SAC": make("SAC"),
+        "RFMFlow": make("RFMFlow"),
+        "RFMFlow, 1 candidate": make("RFMFlow", n_eval_candidates=1),
+    }
+    rows = []
+    for batch in (1, 64):
+        obs = np.random.default_rng(0).normal(size=(batch, 17)).astype(np.float32)
+        best = dict.fromkeys(models, np.inf)
+        for _ in range(repeats):
+            for name, model in models.items():
+                spent = seconds(lambda m=model, o=obs: m.predict(o, deterministic=True))
+                best[name] = min(best[name], 1e3 * spent)
+        rows += [
+            {
+                "table": f"predict {batch}",
+                "name": name,
+                "value": value,
+                "ratio": value / best["SAC"],
+            }
+            for name, value in best.items()
+        ]
+    return rows
+
+
+def matrix_rate() -> float:
+    """Floating-point operations a second of the largest product in an update."""
+    x, w = th.randn(4096, 256), th.randn(256, 256)
+    return 2 * 4096 * 256 * 256 / min(seconds(lambda: F.linear(x, w)) for _ in range(30))
+
+
+def growth(updates: int) -> list[dict[str, Any]]:
+    """Milliseconds of two updates (one of the actor), and their operations at the matrix rate."""
+    rate, rows = matrix_rate(), []
+    for argument, values in GROWTH.items():
+        for value in values:
+            model = make("RFMFlow", **{argument: value})
+            batch = model.batch_size
+            with FlopCounterMode(display=False) as counter:
+                model.train(2, batch)
+            spent = min(seconds(lambda m=model, b=batch: m.train(2, b)) for _ in range(updates))
+            floor = counter.get_total_flops() / rate
+            rows.append(
+                {
+                    "table": f"growth {argument}",
+                    "name": str(value),
+                    "value": 1e3 * spent,
+                    "ratio": spent / floor,
+                    "low": 1e3 * floor,
+                }
+            )
+    return rows
+
+
+def memory() -> list[dict[str, Any]]:
+    """Peak resident size in MiB, each algorithm in a process of its own."""
+    rows = []
+    for name in ("SAC", "RFMFlow", "RFMDiffusion"):
+        command = [sys.executable, __file__, "--memory-of", name]
+        peak = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        rows.append({"table": "memory", "name": name, "value": peak})
+    for row in rows:
+        row["ratio"] = row["value"] / rows[0]["value"]
+    return rows
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    import matplotlib.pyplot as plt
+
+    rate = [row for row in rows if row["table"] == "rate"]
+    part = [row for row in rows if row["table"] == "part" and row["name"] != "all"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
+    values = [row["ratio"] for row in rate]
+    errors = [[v - r["low"] for v, r in zip(values, rate, strict=True)],
+              [r["high"] - v for v, r in zip(values, rate, strict=True)]]  # fmt: skip
+    left.barh([row["name"] for row in rate], values, xerr=errors)
+    left.axvline(1, color="grey", linewidth=0.8)
+    left.set_xlabel("steps a second over SAC's, same round (median, range)")
+    right.barh([row["name"] for row in part], [row["value"] for row in part])
+    right.set_xlabel("RFMFlow, milliseconds a step")
+    for axes in (left, right):
+        axes.invert_yaxis()
+    figure.savefig(PICTURE, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200, help="of each algorithm in a round")
+    parser.add_argument("--memory-of", metavar="NAME", help="print one algorithm's peak, in MiB")
+    options = parser.parse_args()
+    th.set_num_threads(1)
+    if options.memory_of:
+        make(options.memory_of).learn(300, reset_num_timesteps=False)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    rows = [
+        *rates(options.rounds, options.steps),
+        *parts(options.steps),
+        *latencies(20 * options.rounds),
+        *growth(2 * options.rounds),
+        *memory(),
+    ]
+    with RESULTS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["table", "name", "value", "ratio", "low", "high"])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: v if isinstance(v, str) else f"{v:.4g}" for k, v in row.items()})
+    draw(rows)
+    for row in rows:
+        numbers = [f"{row[key]:10.3g}" for key in ("value", "ratio", "low", "high") if key in row]
+        print(f"{row['table']:22} {row['name']:28}", *numbers)
+
+
+if __name__ == "__main__":
+    main()
