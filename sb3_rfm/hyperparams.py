@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 OWN_ALGORITHMS = {
     "rfm_flow": "sb3_rfm:RFMFlow",
     "rfm_diffusion": "sb3_rfm:RFMDiffusion",
+    "dpmd": "sb3_rfm:DPMD",
+    "dqs": "sb3_rfm:DQS",
+    "idem": "sb3_rfm:IDEM",
+    "qne": "sb3_rfm:QNE",
+    "qsm": "sb3_rfm:QSM",
+    "qvpo": "sb3_rfm:QVPO",
+    "sdac": "sb3_rfm:SDAC",
 }
 ALGORITHMS = OWN_ALGORITHMS | {
     "sac": "sb3_rfm:SAC",

@@ -6,8 +6,10 @@ put into its tables in place.
 """
 
 import argparse
+import inspect
 import runpy
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sb3_rfm.hyperparams import OWN_ALGORITHMS, algorithm_class, hyperparams_file
@@ -19,16 +21,30 @@ if TYPE_CHECKING:
 DEFAULT_ALGORITHM = "rfm_flow"
 DEFAULT_FOLDER = "logs"
 
+# Arguments that an algorithm takes but its training does not depend on: not searched.
+UNUSED = {
+    "dpmd": {"n_particles"},
+    "qsm": {"n_particles"},
+    "qvpo": {"n_particles", "temperature"},
+}
+
 
 def sample_rfm_params(
-    trial: "optuna.Trial", n_actions: int, n_envs: int, additional_args: dict[str, Any]
+    algo: str,
+    trial: "optuna.Trial",
+    n_actions: int,
+    n_envs: int,
+    additional_args: dict[str, Any],
 ) -> dict[str, Any]:
     """
-    The hyperparameters of one trial of ``train --optimize``.
+    The hyperparameters of one trial of ``train --optimize``, one search for every algorithm here.
 
-    The signature and the names of the shared parameters are rl_zoo3's, so that its own conversion
-    to constructor arguments applies here and when a stored trial is loaded.
+    A temperature is a constant, also where the class tunes it by default; the number of particles
+    is 8 to 64, or the class's own. The signature after ``algo`` and the names of the shared
+    parameters are rl_zoo3's, so that its own conversion to constructor arguments applies here and
+    when a stored trial is loaded.
 
+    :param algo: a key of ``OWN_ALGORITHMS``
     :param trial: Optuna's trial
     :param n_actions: dimension of the action (unused)
     :param n_envs: number of environments (unused)
@@ -37,9 +53,15 @@ def sample_rfm_params(
     """
     from rl_zoo3.hyperparams_opt import convert_offpolicy_params, sample_her_params
 
-    sampled: dict[str, Any] = {
-        "temperature": trial.suggest_float("temperature", 0.002, 0.5, log=True),
-        "n_particles": trial.suggest_categorical("n_particles", [8, 16, 32, 64]),
+    sampled: dict[str, Any] = {}
+    unused = UNUSED.get(algo, set())
+    if "temperature" not in unused:
+        sampled["temperature"] = trial.suggest_float("temperature", 0.002, 0.5, log=True)
+    if "n_particles" not in unused:
+        own = inspect.signature(algorithm_class(algo)).parameters["n_particles"].default
+        numbers = sorted({8, 16, 32, 64, own})
+        sampled["n_particles"] = trial.suggest_categorical("n_particles", numbers)
+    sampled |= {
         "n_candidates": trial.suggest_categorical("n_candidates", [1, 4, 8, 16, 32]),
         "sampling_steps": trial.suggest_int("sampling_steps", 3, 20, log=True),
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
@@ -92,7 +114,7 @@ def register(playing: bool = False) -> None:
     for name in OWN_ALGORITHMS:
         algorithm = algorithm_class(name)
         rl_zoo3.ALGOS[name] = without_buffer(algorithm) if playing else algorithm
-        hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sample_rfm_params
+        hyperparams_opt.HYPERPARAMS_SAMPLER[name] = partial(sample_rfm_params, name)
         hyperparams_opt.HYPERPARAMS_CONVERTER[name] = hyperparams_opt.convert_offpolicy_params
 
 

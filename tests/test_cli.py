@@ -80,6 +80,10 @@ def test_the_entry_point_passes_the_exit_code_on():
             ["run", "--env", "Pendulum-v1", "--hyperparams", "n_partcles:3"],
             "RFMFlow has no hyperparameter 'n_partcles': did you mean n_particles",
         ),
+        (
+            ["run", "--algo", "qne", "--env", "Pendulum-v1", "--hyperparams", "temprature:3"],
+            "QNE has no hyperparameter 'temprature': did you mean temperature",
+        ),
         (["run", "--resume", "nothing"], "--resume: there is no folder nothing"),
         (["run", "--resume", "."], ". is not the folder of a run: it has no config.yml"),
         (["plot", "nothing"], "There is no folder nothing"),

@@ -19,7 +19,20 @@ from sb3_rfm.hyperparams import ALGORITHMS, OWN_ALGORITHMS, algorithm_class, hyp
 from sb3_rfm.run_settings import RunSettings, make_model
 
 FILES = {algo: yaml.safe_load(hyperparams_file(algo).read_text()) for algo in ALGORITHMS}
-ENTRIES = [(algo, env_id) for algo, entries in FILES.items() for env_id in entries]
+BASELINES = sorted(set(OWN_ALGORITHMS) - {"rfm_flow", "rfm_diffusion"})
+
+
+def _distinct(entries):
+    """One environment for each of a file's different entries."""
+    return list({yaml.dump(entry): env_id for env_id, entry in entries.items()}.values())
+
+
+# the baselines' files hold the same environments, as a test below asserts
+ENTRIES = [
+    (algo, env_id)
+    for algo, entries in FILES.items()
+    for env_id in (_distinct(entries) if algo in BASELINES else entries)
+]
 TINY = ["learning_starts:30", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
 WALKER = "dm_control/walker-walk-v0"
 
@@ -55,6 +68,14 @@ def test_every_algorithm_follows_one_protocol(algo):
         assert FILES[algo][env_id]["n_timesteps"] == 250_000
         starts = FILES[algo][env_id]["learning_starts"]
         assert starts == FILES["sac"][env_id]["learning_starts"]  # a fair comparison
+
+
+@pytest.mark.parametrize("algo", BASELINES)
+def test_a_baselines_critic_and_protocol_are_those_of_rfm_flow(algo):
+    for env_id, entry in FILES["rfm_flow"].items():
+        given = dict(FILES[algo][env_id])
+        given.pop("temperature", None)  # of the paper, where it has one for the task
+        assert given == entry
 
 
 def test_files_are_found_in_the_package_first_and_in_the_repository_else(tmp_path, monkeypatch):
@@ -117,6 +138,33 @@ def test_the_search_samples_arguments_of_the_class(algo):
     }
     # a stored trial, loaded with --trial-id, gives the same arguments
     assert hyperparams_opt.HYPERPARAMS_CONVERTER[algo](trial.params) == arguments
+    for name in ("temperature", "n_particles"):
+        assert (name in arguments) == (name not in zoo.UNUSED.get(algo, ()))
+
+
+def _weights(algo, **changes):
+    """Of all networks, after a few updates."""
+    small = {"n_particles": 4, "sampling_steps": 2, "n_candidates": 3, "n_training_candidates": 3}
+    model = algorithm_class(algo)(
+        "MlpPolicy",
+        "Pendulum-v1",
+        **small | {"temperature": 0.3} | changes,
+        learning_starts=8,
+        batch_size=8,
+        buffer_size=20,
+        policy_kwargs={"net_arch": [8]},
+        seed=0,
+        device="cpu",
+    ).learn(14)
+    values = model.policy.state_dict().items()
+    return [value.numpy() for name, value in values if "temperature" not in name]
+
+
+@pytest.mark.parametrize("algo", OWN_ALGORITHMS)
+@pytest.mark.parametrize("change", [{"temperature": 3.0}, {"n_particles": 9}], ids=str)
+def test_the_search_leaves_out_what_training_does_not_depend_on(algo, change):
+    same = all(map(np.array_equal, _weights(algo), _weights(algo, **change)))
+    assert same == (set(change) <= zoo.UNUSED.get(algo, set()))
 
 
 def test_models_are_played_without_a_replay_buffer(tmp_path):
@@ -188,7 +236,7 @@ def test_enjoy_opens_a_window_only_where_there_is_a_display(forwarded, monkeypat
     assert "--folder" not in arguments
 
 
-@pytest.mark.parametrize("algo", OWN_ALGORITHMS)
+@pytest.mark.parametrize("algo", ["rfm_flow", "rfm_diffusion", "qvpo"])
 def test_train_then_enjoy_then_plot(algo, tmp_path, capsys):
     base = ["--algo", algo, "--env", WALKER]
     training = ["-n", "60", "--eval-freq", "30", "--eval-episodes", "1", "--seed", "5"]

@@ -12,12 +12,11 @@ class SDAC(BoltzmannAlgorithm):
 
     The noise network regresses on ``sum_i w_i x_0^i``, ``w ∝ exp(Q(s, clip(x_1^i)) /
     temperature)``: on average the gradient of RSM's own loss, which weights each particle's squared
-    error. ``x_t`` is mixed from the best of 32 candidates; the best one acts, with noise of .1 x
-    temperature.
+    error. ``x_t`` is mixed from the best of 32 candidates; the best acts, with noise of .1 lambda.
 
-    Where it differs from the paper: the temperature is tuned by the candidates' Gaussian entropy
-    instead of being a noise level's, and the critics' target takes the best candidate by the target
-    critics, drawn by an averaged policy.
+    Where it differs from the paper: the temperature is tuned by the entropy of a Gaussian with the
+    candidates' variances instead of that of the added noise, and the critics' target takes the best
+    candidate by the target critics, drawn by an averaged policy.
 
     Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`.
     """

@@ -5,6 +5,7 @@ Reverse flow matching as a sampling library: pure torch, no reinforcement learni
 importable from the modules beside them.
 """
 
+from sb3_rfm.sampling.approximations import ClippedScore, PlugIn
 from sb3_rfm.sampling.bounded import Bounded
 from sb3_rfm.sampling.divergences import Divergence, ExactDivergence, Hutchinson
 from sb3_rfm.sampling.estimators import PosteriorMean, make_estimator, posterior_mean
@@ -46,7 +47,7 @@ from sb3_rfm.sampling.sources import (
     StudentT,
     Uniform,
 )
-from sb3_rfm.sampling.supports import Box, Support, TanhLatent
+from sb3_rfm.sampling.supports import Box, Clipped, Support, TanhLatent
 from sb3_rfm.sampling.truncated_normals import TruncatedNormal
 
 __all__ = [
@@ -55,6 +56,8 @@ __all__ = [
     "SMC",
     "Bounded",
     "Box",
+    "Clipped",
+    "ClippedScore",
     "Coefficients",
     "Data",
     "Divergence",
@@ -77,6 +80,7 @@ __all__ = [
     "MinSNR",
     "Noise",
     "Parametrization",
+    "PlugIn",
     "Posterior",
     "PosteriorField",
     "PosteriorMean",
