@@ -27,14 +27,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train compare test test-slow lint format types docs wheel clean
+.PHONY: help train compare test test-slow conformance lint format types docs wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make train ALGO=$(ALGO) ENV=$(ENV) STEPS=$(STEPS) SEED=$(SEED)"
 	@echo "  make train RESUME=runs/<run>"
-	@echo "  ARGS='...' is passed on by train, compare, test and test-slow."
+	@echo "  ARGS='...' is passed on by train, compare, test, test-slow and conformance."
 
 # A change of the pins makes a new environment: some of them break when downgraded in place (mujoco).
 $(PINNED): constraints.txt
@@ -62,6 +62,9 @@ test: $(READY)  ## fast tests and doctests (two processes)
 test-slow: $(READY)  ## the tests marked slow
 	@exec $(BIN)/python -m pytest -m slow $(ARGS)
 
+conformance: $(READY)  ## Stable-Baselines3's own tests with our classes: CLASSES="RFMFlow SAC" (all)
+	@exec $(BIN)/python tests/conformance/run.py $(CLASSES) $(ARGS)
+
 lint: $(READY)  ## check style and format (ruff)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,7 +86,7 @@ wheel: $(READY)  ## build dist/*.whl and compare it with the tree
 	@$(BIN)/python -c "$$CHECK_WHEEL"
 
 clean:  ## remove what the targets made, but runs/
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .conformance build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find sb3_rfm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Each module of sb3_rfm/ and each file of zoo_hyperparams/ has to be in the wheel, and nothing besides.

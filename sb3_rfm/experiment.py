@@ -223,7 +223,7 @@ def _learn(
             tb_log_name=settings.algo,
             progress_bar=progress,
         )
-    except (ValueError, AssertionError) as error:
+    except (ValueError, AssertionError, FloatingPointError) as error:
         raise RuntimeError(f"training failed at step {model.num_timesteps}: {error}") from error
 
 

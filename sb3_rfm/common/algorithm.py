@@ -19,9 +19,12 @@ from stable_baselines3.common.utils import (
 )
 
 from sb3_rfm.common.actor import RFMActor
+from sb3_rfm.common.arguments import check_arguments
 from sb3_rfm.common.boltzmann import CriticViewLike
 from sb3_rfm.common.choices import ChoiceLike
 from sb3_rfm.common.examples import ExamplesLike
+from sb3_rfm.common.exchange import Exchange
+from sb3_rfm.common.guards import Guarded
 from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
 from sb3_rfm.common.regression import Info
 from sb3_rfm.common.row import Row
@@ -37,7 +40,7 @@ from sb3_rfm.sampling.supports import SupportLike
 SelfBoltzmann = TypeVar("SelfBoltzmann", bound="BoltzmannAlgorithm")
 
 
-class BoltzmannAlgorithm(OffPolicyAlgorithm):
+class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
     """
     Off-policy actor-critic: a flow or diffusion regressed on the Boltzmann law of its critic.
 
@@ -107,6 +110,8 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
     :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
         particles, in bfloat16; "auto" where that is faster (AMX, a GPU). ``predict`` and every loss
         stay in float32
+    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite, or
+        "skip" transitions and updates that have one
     :param stats_window_size: episodes that the logged returns average
     :param tensorboard_log: folder of the TensorBoard log
     :param policy_kwargs: arguments of the policy: net_arch, activation_fn, n_critics,
@@ -184,6 +189,7 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         policy_tau: float | None = None,
         max_grad_norm: float | None = None,
         bfloat16: bool | str | None = None,
+        on_nan: str = "raise",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -192,7 +198,9 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        check_arguments(locals())
         self.choices = self.row.replaced(locals())
+        self.on_nan = on_nan
         super().__init__(
             policy,
             env,
@@ -237,7 +245,8 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         temperature = self.actor.temperature
         temperature.log_value.requires_grad_(self.temperature_rule.tuned)
         temperature.optimizer = th.optim.Adam([temperature.log_value], lr=self.lr_schedule(1))
-        self.learner = self.choices.learner(self.policy)
+        self._check_on_nan()
+        self.learner = self.choices.learner(self.policy, skips=self.on_nan == "skip")
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
 
@@ -287,8 +296,12 @@ class BoltzmannAlgorithm(OffPolicyAlgorithm):
         """Record the mean of each quantity over the updates that had it."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for key in sorted({key for info in infos for key in info}):
-            values = th.stack([info[key] for info in infos if key in info])
-            self.logger.record(key, values.mean().item())
+            value = th.stack([info[key] for info in infos if key in info]).mean().item()
+            self._check_update(key, value)
+            self.logger.record(key, value)
+            if key == "rfm/q_target":
+                self._check_critics(value, self.choices.reward_scale)
+        self.logger.record("rfm/n_skipped", self.n_skipped)
 
     def learn(
         self: SelfBoltzmann,

@@ -9,7 +9,7 @@ from sb3_rfm.common.choices import Choice, GaussianNoise, Softmax
 from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
 from sb3_rfm.sampling.parametrizations import EndPoints, Parametrization, Velocity
 from sb3_rfm.sampling.proposals import tied_noise
-from sb3_rfm.sampling.registry import require, require_int
+from sb3_rfm.sampling.registry import require, require_float, require_int
 from sb3_rfm.sampling.solvers import Euler, Solver
 from sb3_rfm.sampling.supports import Support, TanhLatent
 
@@ -52,8 +52,12 @@ class Flow:
         numbers = ("n_candidates", "n_training_candidates", "n_eval_candidates")
         for name in ("sampling_steps", *numbers):
             require_int(name, getattr(self, name))
-        low, high = self.t_range
-        require(0 < low < high < 1, "t_range", self.t_range, "0 < low < high < 1")
+        pair = "two numbers, 0 < low < high < 1"
+        two = isinstance(self.t_range, tuple | list) and len(self.t_range) == 2
+        require(two, "t_range", self.t_range, pair)
+        for number in self.t_range:
+            require_float("t_range", number)
+        require(0 < self.t_range[0] < self.t_range[1] < 1, "t_range", self.t_range, pair)
 
     def kept_within(
         self, bound: float, coefficients: Coefficients, x_t: Tensor, ends: EndPoints

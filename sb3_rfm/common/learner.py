@@ -38,6 +38,7 @@ class Learner:
     :param max_grad_norm: largest norm of the actor's gradient
     :param target_entropy: nats that the temperature is tuned towards; None where it is not tuned
     :param bfloat16: whether candidates are drawn and judged in bfloat16
+    :param skips: whether updates whose gradient is not finite are left out
     """
 
     policy: RFMPolicy
@@ -51,6 +52,7 @@ class Learner:
     max_grad_norm: float
     target_entropy: float | None
     bfloat16: bool
+    skips: bool = False
 
     @property
     def needs_candidates(self) -> bool:
@@ -80,6 +82,25 @@ class Learner:
         """
         return minimum_q(critic, critic_features(critic, obs), actions, self.bfloat16)
 
+    def descend(
+        self, optimizer: th.optim.Optimizer, loss: Tensor, max_grad_norm: float | None = None
+    ) -> None:
+        """
+        One step of an optimizer.
+
+        :param optimizer: of a network
+        :param loss: ()
+        :param max_grad_norm: largest norm of the gradient; None for no limit
+        """
+        optimizer.zero_grad()
+        loss.backward()
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if max_grad_norm is not None:
+            th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not self.skips or all(bool(gradient.isfinite().all()) for gradient in gradients):
+            optimizer.step()
+
     def update_critic(self, data: ReplayBufferSamples, discounts: float | Tensor) -> Info:
         """
         One step on ``(Q(s, a) - r - discount V(s'))²``.
@@ -95,9 +116,7 @@ class Learner:
             target = rewards + (1 - data.dones) * discounts * next_value.unsqueeze(-1)
         values = critic(data.observations, data.actions)
         loss = 0.5 * th.stack([F.mse_loss(value, target) for value in values]).sum()
-        critic.optimizer.zero_grad()
-        loss.backward()
-        critic.optimizer.step()
+        self.descend(critic.optimizer, loss)
         return {"train/critic_loss": loss.detach(), "rfm/q_target": target.mean(), **info}
 
     def next_value(self, obs: PyTorchObs) -> tuple[Tensor, Info]:
@@ -145,10 +164,7 @@ class Learner:
         field = actor.field(obs)
         prediction = field.network(field.condition, problem.x_t, problem.t)
         loss = F.mse_loss(problem.scale * prediction, problem.scale * problem.target)
-        actor.optimizer.zero_grad()
-        loss.backward()
-        th.nn.utils.clip_grad_norm_(actor.flow_parameters(), self.max_grad_norm)
-        actor.optimizer.step()
+        self.descend(actor.optimizer, loss, self.max_grad_norm)
         info = {"train/actor_loss": loss.detach(), **info}
         return {**info, **self.update_temperature(material.points)}
 

@@ -1,5 +1,6 @@
 """The choices that make an algorithm, as one row of plain values."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -77,7 +78,9 @@ class Row:
 
     def __post_init__(self) -> None:
         require_int("policy_delay", self.policy_delay)
-        require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
+        if self.max_grad_norm != math.inf:
+            require_float("max_grad_norm", self.max_grad_norm)
+            require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
         entropy_per_action(self.target_entropy)
         require_float("reward_scale", self.reward_scale)
         if self.policy_tau is not None:
@@ -135,11 +138,12 @@ class Row:
         rule = "exact" if self.entropy_backup is True else self.entropy_backup
         return ENTROPY_BACKUPS.resolve(rule, Divergence)
 
-    def learner(self, policy: RFMPolicy) -> Learner:
+    def learner(self, policy: RFMPolicy, skips: bool = False) -> Learner:
         """
         What updates a policy.
 
         :param policy: the policy
+        :param skips: whether updates whose gradient is not finite are left out
         :return: the learner
         """
         share, nats = entropy_per_action(self.target_entropy)
@@ -157,6 +161,7 @@ class Row:
             max_grad_norm=self.max_grad_norm,
             target_entropy=target_entropy if parse_temperature(self.temperature).tuned else None,
             bfloat16=fast or self.bfloat16 is True,
+            skips=skips,
         )
 
     def replaced(self, arguments: Mapping[str, Any]) -> "Row":

@@ -1,0 +1,355 @@
+"""Weights in safetensors and policies in ONNX."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from environments import Bandit
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch import nn
+
+import sb3_rfm
+from sb3_rfm.common import exchange, files
+from sb3_rfm.common.exchange import load_weights, read_header, save_weights
+from sb3_rfm.common.onnx_export import export_onnx
+
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+SMALL: dict[str, Any] = {
+    "policy_kwargs": {"net_arch": [16]},
+    "buffer_size": 50,
+    "seed": 0,
+    "device": "cpu",
+    "n_candidates": 2,
+    "n_eval_candidates": 6,
+}
+ROWS: dict[str, Any] = {**SMALL, "sampling_steps": 2, "n_particles": 4}
+NAMES = ("RFMFlow", "RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC", "DPMD", "QSM", "QVPO", "SAC")
+
+
+def small(name: str = "RFMFlow", env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
+    settings = {**(SMALL if name == "SAC" else ROWS), **changes}
+    return getattr(sb3_rfm, name)(policy, Bandit() if env is None else env, **settings)
+
+
+def observations(model: Any, count: int = 32) -> Any:
+    space = model.observation_space
+    space.seed(0)
+    draws = [space.sample() for _ in range(count)]
+    if isinstance(draws[0], dict):
+        return {key: np.stack([draw[key] for draw in draws]) for key in draws[0]}
+    return np.stack(draws)
+
+
+def actions(model: Any) -> np.ndarray:
+    return model.predict(observations(model), deterministic=True)[0]
+
+
+def state(model: Any) -> dict[str, th.Tensor]:
+    return {key: value.clone() for key, value in model.policy.state_dict().items()}
+
+
+def same(one: dict[str, th.Tensor], two: dict[str, th.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(th.equal(one[key], two[key]) for key in one)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_come_back(name: str, tmp_path: Path) -> None:
+    model, other = small(name, seed=1), small(name, seed=2)
+    path = save_weights(model, tmp_path / "weights")
+    assert path == tmp_path / "weights.safetensors"
+    assert not np.array_equal(actions(model), actions(other))
+    load_weights(other, tmp_path / "weights")
+    assert same(state(model), state(other))
+    assert np.array_equal(actions(model), actions(other))
+
+
+@pytest.mark.parametrize(
+    ("policy", "observation"), [("MultiInputPolicy", "dict"), ("CnnPolicy", "image")]
+)
+@pytest.mark.parametrize("share", [False, True])
+def test_weights_of_other_observations(
+    policy: str, observation: str, share: bool, tmp_path: Path
+) -> None:
+    kwargs = {"net_arch": [16], "share_features_extractor": share}
+    models = [
+        small("RFMFlow", Bandit(observation=observation), policy, policy_kwargs=kwargs, seed=seed)
+        for seed in (1, 2)
+    ]
+    models[0].save_weights(tmp_path / "weights")
+    models[1].load_weights(tmp_path / "weights")
+    assert same(state(models[0]), state(models[1]))
+
+
+def test_training_goes_on_after_loading(tmp_path: Path) -> None:
+    models = [small("SAC", seed=seed, learning_starts=5, batch_size=4) for seed in (1, 2)]
+    models[0].learn(20)
+    save_weights(models[0], tmp_path / "weights")
+    load_weights(models[1], tmp_path / "weights")
+    assert th.equal(models[0].log_ent_coef, models[1].log_ent_coef)
+    before = state(models[1])
+    models[1].learn(20)
+    assert not same(before, state(models[1]))
+
+
+def test_each_tensor_is_there_once_and_the_header_is_json(tmp_path: Path) -> None:
+    model = small(temperature=lambda progress: progress + 0.1, support="tanh", estimator="noise")
+    path = model.save_weights(tmp_path / "weights.safetensors")
+    content = safetensors_torch.load_file(path)
+    assert {id(t) for t in model.policy.parameters()} == {
+        id(dict(exchange.tensors(model))[name]) for name in content
+    }
+    header = read_header(path)
+    assert header == json.loads(json.dumps(exchange.describe(model)))
+    assert header["algorithm"] == "RFMFlow"
+    assert header["versions"]["torch"].startswith(th.__version__.split("+")[0])
+    assert header["choices"]["sampling_steps"] == 2
+    assert header["architecture"]["critic_kwargs"]["network"] == "mlp"
+    assert header["action_space"] == {
+        "type": "Box", "shape": [2], "dtype": "float32", "low": -1.0, "high": 1.0
+    }  # fmt: skip
+    assert "0x" not in json.dumps(header)  # no addresses: the same in every process
+    assert b"\x80\x04" not in path.read_bytes()[: 8 + 8000]  # no pickle's beginning
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (spaces.Box(-np.inf, np.inf, (2,)), {"low": "-inf", "high": "inf"}),
+        (spaces.Box(np.array([0, 1]), np.array([2, 3]), dtype=np.float64), {"low": [0.0, 1.0]}),
+        (spaces.Discrete(3, start=1), {"n": 3, "start": 1}),
+        (spaces.MultiDiscrete([2, 3]), {"nvec": [2, 3]}),
+        (spaces.MultiBinary(4), {"shape": [4]}),
+        (spaces.Dict({"a": spaces.Discrete(2)}), {"type": "Dict"}),
+    ],
+    ids=str,
+)
+def test_spaces_are_plain_json(space: spaces.Space, expected: dict[str, Any]) -> None:
+    described = exchange.describe_space(space)
+    assert {key: described[key] for key in expected} == expected
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
+
+
+def test_a_space_that_cannot_be_described_is_named() -> None:
+    with pytest.raises(ValueError, match="got Text"):
+        exchange.describe_space(spaces.Text(3))
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"name": "RFMDiffusion"}, ["algorithm: got 'RFMFlow', expected 'RFMDiffusion'"]),
+        ({"env": Bandit(spaces.Box(-2, 2, (2,)))}, ["action_space: low: got -1.0, expected -2.0"]),
+        ({"env": Bandit(observation="float64")}, ["observation_space: dtype: got 'float32'"]),
+        ({"policy_kwargs": {"net_arch": [8]}}, ["net_arch: got [16], expected [8]"]),
+        ({"policy_kwargs": {"net_arch": [16], "n_critics": 1}}, ["qf1.0.bias: got 'F32 [16]'"]),
+        ({"policy_kwargs": {"net_arch": [16], "activation_fn": nn.Tanh}}, ["activation.Tanh"]),
+        ({"parametrization": "velocity"}, ["parametrization: type: got 'Data'"]),
+        (
+            {"policy_kwargs": {"net_arch": [16], "critic_kwargs": {"layer_norm": True}}},
+            ["critic_kwargs: layer_norm: got False, expected True", "got 'none', expected 'F32"],
+        ),
+    ],
+    ids=str,
+)
+def test_a_file_that_does_not_fit_changes_nothing(
+    other: dict[str, Any], named: list[str], tmp_path: Path
+) -> None:
+    path = small(seed=1).save_weights(tmp_path / "weights")
+    model = small(**other, seed=2)
+    before = state(model)
+    with pytest.raises(ValueError, match="does not fit") as error:
+        model.load_weights(path)
+    assert all(text in str(error.value) for text in named), str(error.value)
+    assert same(before, state(model))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda t: {k: v for k, v in t.items() if not k.endswith("log_value")}, "got 'none'"),
+        (lambda t: {**t, "policy.stray": th.zeros(1)}, "stray: got 'F32 [1]', expected 'none'"),
+        (lambda t: {k: v.double() for k, v in t.items()}, "got 'F64 [], expected 'F32"),
+        (lambda t: {k: v.unsqueeze(0) for k, v in t.items()}, "expected 'F32 []'"),
+    ],
+    ids=["missing", "unknown", "type", "shape"],
+)
+def test_each_tensor_is_checked(change: Any, named: str, tmp_path: Path) -> None:
+    path = small(seed=1).save_weights(tmp_path / "weights")
+    content = change(safetensors_torch.load_file(path))
+    header = {exchange.METADATA_KEY: json.dumps(read_header(path))}
+    safetensors_torch.save_file(content, path, header)
+    model = small(seed=2)
+    before = state(model)
+    with pytest.raises(ValueError, match="does not fit") as error:
+        model.load_weights(path)
+    assert named.replace("[],", "[]',") in str(error.value)
+    assert same(before, state(model))
+
+
+def test_what_is_not_a_file_of_weights(tmp_path: Path) -> None:
+    model = small()
+    with pytest.raises(FileNotFoundError, match="no file"):
+        model.load_weights(tmp_path / "nowhere")
+    path = tmp_path / "code.safetensors"
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        model.load_weights(path)
+    safetensors_torch.save_file({"a": th.zeros(1)}, path)
+    with pytest.raises(ValueError, match="no entry 'sb3_rfm'"):
+        model.load_weights(path)
+    for text, message in (("{", "not JSON"), ('{"format_version": 99}', "got 99"), ("3", "got 3")):
+        safetensors_torch.save_file({"a": th.zeros(1)}, path, {exchange.METADATA_KEY: text})
+        with pytest.raises(ValueError, match=message):
+            model.load_weights(path)
+    whole = model.save_weights(tmp_path / "whole").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        model.load_weights(path)
+
+
+def test_an_interrupted_write_leaves_the_earlier_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small()
+    path = model.save_weights(tmp_path / "weights")
+    earlier = path.read_bytes()
+
+    def broken(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "fsync", broken)
+    with pytest.raises(OSError, match="disk full"):
+        small(seed=3).save_weights(path)
+    assert path.read_bytes() == earlier
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_loading_unpickles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = small(seed=1).save_weights(tmp_path / "weights")
+    model = small(seed=2)
+
+    def forbidden(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("unpickled")
+
+    import cloudpickle
+
+    for owner, name in ((pickle, "loads"), (pickle, "load"), (th, "load"), (cloudpickle, "loads")):
+        monkeypatch.setattr(owner, name, forbidden)
+    model.load_weights(path)
+
+
+# ONNX
+
+
+def session(path: Path) -> Any:
+    runtime = pytest.importorskip("onnxruntime")
+    return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def check(model: Any, path: Path) -> None:
+    """The graph's actions are ``predict``'s, for one and for many observations."""
+    graph = session(path)
+    obs = observations(model)
+    for batch in (obs[:1], obs):
+        (got,) = graph.run(None, {"observation": batch})
+        expected = model.predict(batch, deterministic=True)[0]
+        assert got.dtype == expected.dtype == model.action_space.dtype
+        assert got.shape == expected.shape
+        width = (model.action_space.high - model.action_space.low).max()
+        assert np.abs(got - expected).max() < 1e-4 * width
+
+
+@pytest.fixture
+def onnx() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+
+
+FAST = ("RFMFlow", "RFMDiffusion", "SAC")
+
+
+@pytest.mark.usefixtures("onnx")
+@pytest.mark.parametrize(
+    "name",
+    [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n not in FAST)],
+)
+def test_the_graph_predicts_what_the_policy_predicts(name: str, tmp_path: Path) -> None:
+    box = spaces.Box(np.array([-0.5, 2.0]), np.array([3.0, 2.5]), dtype=np.float64)
+    model = small(name, Bandit(box), learning_starts=5, batch_size=4).learn(20)
+    model.save(tmp_path / "model")
+    loaded = type(model).load(tmp_path / "model")  # no environment, as where a policy is deployed
+    before = state(loaded)
+    loaded.policy.set_training_mode(True)
+    path = export_onnx(loaded.policy, tmp_path / "policy")
+    assert path == tmp_path / "policy.onnx"
+    assert [file.name for file in tmp_path.glob("*onnx*")] == ["policy.onnx"]
+    assert loaded.policy.training
+    assert same(before, state(loaded))
+    check(model, path)
+
+
+@pytest.mark.usefixtures("onnx")
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["heun", "ddim", "euler_maruyama"])
+@pytest.mark.parametrize("support", ["tanh", "clipped"])
+def test_each_solver_and_support_can_be_exported(solver: str, support: str, tmp_path: Path) -> None:
+    model = small(solver=solver, support=support, estimator="noise")
+    check(model, model.export_onnx(tmp_path / "policy"))
+
+
+@pytest.mark.usefixtures("onnx")
+@pytest.mark.slow
+def test_images_and_float64_observations_can_be_exported(tmp_path: Path) -> None:
+    image = small(env=Bandit(observation="image"), policy="CnnPolicy")
+    check(image, image.export_onnx(tmp_path / "image"))
+    double = small(env=Bandit(observation="float64"))
+    check(double, double.export_onnx(tmp_path / "double"))
+
+
+def test_dict_observations_are_refused(tmp_path: Path) -> None:
+    model = small(env=Bandit(observation="dict"), policy="MultiInputPolicy")
+    with pytest.raises(ValueError, match=r"must be a Box.*got Dict"):
+        model.export_onnx(tmp_path / "policy")
+    assert not list(tmp_path.iterdir())
+
+
+class Untraceable(FlattenExtractor):
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        flat = super().forward(observations)
+        return flat * (2.0 if flat.sum().item() > 0 else 1.0)
+
+
+@pytest.mark.usefixtures("onnx")
+def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
+    kwargs = {"net_arch": [16], "features_extractor_class": Untraceable}
+    model = small(policy_kwargs=kwargs)
+    with pytest.raises(ValueError, match="cannot be exported to ONNX"):
+        model.export_onnx(tmp_path / "policy")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"sb3-rfm\[onnx\]"):
+        small().export_onnx(tmp_path / "policy")
+
+
+def test_environments_units() -> None:
+    """The module that is exported, without an exporter."""
+    from sb3_rfm.common.onnx_export import DeterministicPolicy
+
+    box = spaces.Box(np.array([[-0.5, 2.0]]), np.array([[3.0, 2.5]]), dtype=np.float32)
+    model = small(env=gym.wrappers.TimeLimit(Bandit(box), 5))
+    with th.no_grad():
+        got = DeterministicPolicy(model.policy)(th.as_tensor(observations(model))).numpy()
+    np.testing.assert_allclose(got, actions(model), atol=1e-6)
