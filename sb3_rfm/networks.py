@@ -81,18 +81,13 @@ class FlowNetwork(nn.Module):
         time_dim: int = 16,
     ) -> None:
         super().__init__()
-        if not net_arch:
-            raise ValueError(
-                f"net_arch of the actor must have at least one hidden layer; got {net_arch!r}"
-            )
-        width = net_arch[0]
+        width = net_arch[0] if net_arch else point_dim
         self.time_embedding = TimeEmbedding(time_dim)
         self.observation_layer = nn.Linear(features_dim, width)
         self.point_layer = nn.Linear(point_dim, width, bias=False)
         self.time_layer = nn.Linear(time_dim, width, bias=False)
-        self.trunk = nn.Sequential(
-            activation_fn(), *create_mlp(width, point_dim, list(net_arch[1:]), activation_fn)
-        )
+        rest = create_mlp(width, point_dim, list(net_arch[1:]), activation_fn)
+        self.trunk = nn.Sequential(*([activation_fn(), *rest] if net_arch else []))
 
     def condition(self, features: Tensor) -> Tensor:
         """

@@ -10,7 +10,7 @@ from torch import nn
 
 from sb3_rfm import DPMD, DQS, IDEM, QNE, QSM, QVPO, SDAC
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.examples import Material
+from sb3_rfm.common.examples import Advantage, Material
 from sb3_rfm.common.regression import Regression
 from sb3_rfm.sampling import Noise, Posterior, Score
 from sb3_rfm.sampling.posteriors import Estimator
@@ -290,3 +290,12 @@ def test_reward_scale_and_best_choice_enter_the_critics_target() -> None:
 def test_bad_choices_are_refused(argument: str, wrong: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=argument):
         model(SDAC, **{argument: wrong})
+
+
+def test_equal_values_weigh_nothing() -> None:
+    """Rounding must not make an advantage negative: its root would be NaN."""
+    q = th.full((9, 1000), 0.1) + 1e-9 * th.rand(1000)
+    material = Material(th.zeros(1000, 1), th.zeros(9, 1000, 1), q, th.tensor(0.1))
+    assert (q.amax(0) - q.mean(0)).min() < 0  # a premise
+    _, weights = Advantage()(material)
+    assert weights.min() >= 0

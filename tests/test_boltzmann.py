@@ -424,6 +424,19 @@ def test_time_embedding_tells_times_apart() -> None:
 
 
 @pytest.mark.parametrize("part", ["pi", "qf"])
-def test_network_without_hidden_layer_is_refused(part: str) -> None:
-    with pytest.raises(ValueError, match=f"net_arch.*{part}"):
-        model(policy_kwargs={"net_arch": {"pi": [8], "qf": [8], part: []}})
+def test_network_without_hidden_layer_is_affine(part: str) -> None:
+    """``net_arch=[]``, as Stable-Baselines3 has it: in the point, or in the action."""
+    one = model(policy_kwargs={"net_arch": {"pi": [8], "qf": [8], part: []}}, bfloat16=False)
+    obs, ends = th.rand(5, 3), 2 * th.rand(2, 5, 2) - 1
+    x = th.stack([ends[0], ends.mean(0), ends[1]])
+    features = critic_features(one.critic, obs)
+    with th.no_grad():
+        if part == "pi":
+            network = one.actor.network
+            y = network(network.condition(features), x, th.tensor(0.3))
+        else:
+            y = one.critic.q_networks[0](features, x)
+            th.testing.assert_close(y[0], one.critic(obs, ends[0])[0])
+    th.testing.assert_close(y[1], (y[0] + y[2]) / 2)
+    assert (y[0] - y[2]).abs().max() > 0.01
+    one.learn(110)

@@ -131,7 +131,7 @@ def test_each_tensor_is_there_once_and_the_header_is_json(tmp_path: Path) -> Non
         (spaces.MultiBinary(4), {"shape": [4]}),
         (spaces.Dict({"a": spaces.Discrete(2)}), {"type": "Dict"}),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, dict) and "env" in value else str(value),
 )
 def test_spaces_are_plain_json(space: spaces.Space, expected: dict[str, Any]) -> None:
     described = exchange.describe_space(space)
@@ -159,7 +159,7 @@ def test_a_space_that_cannot_be_described_is_named() -> None:
             ["critic_kwargs: layer_norm: got False, expected True", "got 'none', expected 'F32"],
         ),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, dict) and "env" in value else str(value),
 )
 def test_a_file_that_does_not_fit_changes_nothing(
     other: dict[str, Any], named: list[str], tmp_path: Path

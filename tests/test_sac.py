@@ -163,7 +163,7 @@ def test_saves_and_loads_model_policy_and_actor(tmp_path: Path) -> None:
             th.manual_seed(0)
             assert np.array_equal(expected, one.predict(obs, deterministic=deterministic)[0])
     assert loaded.actor.critic is loaded.critic
-    assert loaded.policy_kwargs == model.policy_kwargs == {"net_arch": [16], "use_sde": False}
+    assert loaded.policy_kwargs == model.policy_kwargs == {"net_arch": [16]}
     loaded.learn(30)
     more = SAC.load(tmp_path / "model", n_eval_candidates=64)
     assert more.actor.n_eval_candidates == 64

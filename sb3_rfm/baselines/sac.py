@@ -75,9 +75,11 @@ class SAC(SB3SAC):
         super().__init__(*args, **kwargs)
 
     def _setup_model(self) -> None:
-        user_kwargs = self.policy_kwargs
+        # SB3 adds use_sde to what the user gave, and load() compares the two
+        user_kwargs = {k: v for k, v in self.policy_kwargs.items() if k != "use_sde"}
         self.policy_kwargs = {
             **user_kwargs,
+            "use_sde": self.use_sde,
             "n_candidates": self.n_candidates,
             "n_eval_candidates": self.n_eval_candidates,
         }

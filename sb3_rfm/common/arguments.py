@@ -1,6 +1,7 @@
 """Stable-Baselines3's own constructor arguments, checked before anything is built from them."""
 
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any
 
 import torch as th
@@ -23,7 +24,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "action_noise": (ActionNoise,),
     "replay_buffer_kwargs": (dict,),
     "optimize_memory_usage": (bool,),
-    "tensorboard_log": (str,),
+    "tensorboard_log": (str, PathLike),
     "policy_kwargs": (dict,),
     "device": (str, th.device),
 }
@@ -102,6 +103,7 @@ def check_train_freq(train_freq: Any) -> None:
     """
     pair = train_freq if isinstance(train_freq, tuple | list) else (train_freq, "step")
     allowed = "an int of at least 1, or (frequency, 'step' or 'episode')"
-    known = len(pair) == 2 and getattr(pair[1], "value", pair[1]) in ("step", "episode")
+    unit = getattr(pair[-1], "value", pair[-1]) if len(pair) == 2 else None
+    known = unit in ("step", "episode") and isinstance(pair[0], int)
     require(known, "train_freq", train_freq, allowed)
     require_int("train_freq", pair[0])

@@ -127,7 +127,7 @@ class Advantage(Examples):
 
     def __call__(self, material: Material) -> tuple[Tensor, Tensor]:
         best = take(material.points, material.q.argmax(0)).unsqueeze(0)
-        weight = (material.q.amax(0) - material.q.mean(0)).unsqueeze(0)
+        weight = (material.q.amax(0) - material.q.mean(0)).clamp_min(0.0).unsqueeze(0)
         uniform = 2 * th.rand_like(best.expand(self.n_uniform, -1, -1)) - 1
         others = (self.uniform_share * weight).expand(self.n_uniform, -1)
         return th.cat([best, uniform]), th.cat([weight, others])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sb3_rfm.common.actor import RFMActor
 from sb3_rfm.common.flow import Flow
 from sb3_rfm.critics import Critic, CriticOptions
-from sb3_rfm.sampling.registry import require, require_int
+from sb3_rfm.sampling.registry import require_int
 
 
 class RFMPolicy(BasePolicy):
@@ -79,8 +79,6 @@ class RFMPolicy(BasePolicy):
         )
         require_int("n_critics", n_critics)
         self.net_arch = [256, 256] if net_arch is None else net_arch
-        for part, widths in zip(("pi", "qf"), get_actor_critic_arch(self.net_arch), strict=True):
-            require(len(widths) > 0, f"net_arch ({part})", widths, "at least one hidden layer")
         self.activation_fn = activation_fn
         self.n_critics = n_critics
         self.share_features_extractor = share_features_extractor
@@ -91,12 +89,13 @@ class RFMPolicy(BasePolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         actor_arch, _ = get_actor_critic_arch(self.net_arch)
         self.critic = self.make_critic()
-        self.critic_target = self.make_critic()
-        self.critic_target.load_state_dict(self.critic.state_dict())
-        self.critic_target.set_training_mode(False)
+        critic_target = self.make_critic()
+        critic_target.load_state_dict(self.critic.state_dict())
+        critic_target.set_training_mode(False)
         shared = self.critic.features_extractor if self.share_features_extractor else None
         actor_kwargs = self._update_features_extractor(self._net_kwargs(actor_arch), shared)
         self.actor = RFMActor(**actor_kwargs, critic=self.critic, flow=self.flow).to(self.device)
+        self.critic_target = critic_target  # last in the state dict, where nothing is another's
         self.actor.optimizer = self._make_optimizer(self.actor.flow_parameters(), lr_schedule)
         own = self.critic.q_networks if self.share_features_extractor else [self.critic]
         self.critic.optimizer = self._make_optimizer(

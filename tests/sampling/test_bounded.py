@@ -18,7 +18,8 @@ from analytic import (
 from torch import nn
 
 from sb3_rfm.sampling import Bounded, Interpolant, Linear, VPCosine, posterior_mean
-from sb3_rfm.sampling.box_laws import bridge, guided, local
+from sb3_rfm.sampling.box_laws import guided, local
+from sb3_rfm.sampling.proposals import bridge
 from sb3_rfm.sampling.sobol import shifted_sobol, sobol_points
 
 REPEATS = 32

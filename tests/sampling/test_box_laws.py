@@ -7,13 +7,13 @@ from analytic import doubles, seeded
 from sb3_rfm.sampling.box_laws import (
     PSEUDO_COUNT,
     SPLITTABLE,
-    bridge,
     closest,
     fitted,
     guided,
     two_groups,
 )
 from sb3_rfm.sampling.interpolants import Linear
+from sb3_rfm.sampling.proposals import bridge
 from sb3_rfm.sampling.truncated_mixtures import TruncatedMixture
 from sb3_rfm.sampling.truncated_normals import TruncatedNormal
 
