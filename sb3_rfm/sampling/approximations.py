@@ -68,7 +68,7 @@ class ClippedScore(Estimator):
     :param max_norm: largest norm of the score, positive
     """
 
-    base: Estimator = field(default_factory=partial(LangevinStein, Fixed(1.0)))
+    base: LangevinStein = field(default_factory=partial(LangevinStein, Fixed(1.0)))
     max_norm: float = 20.0
 
     def __post_init__(self) -> None:
@@ -76,6 +76,11 @@ class ClippedScore(Estimator):
         require(self.max_norm > 0, "max_norm", self.max_norm, "max_norm > 0")
         gaussian = isinstance(self.base.source, Gaussian)
         require(gaussian, "base", self.base, "an estimator with a Gaussian source")
+
+    @property
+    def n_particles(self) -> int:
+        """As the estimator within."""
+        return self.base.n_particles
 
     @property
     def refinement(self) -> Refinement | None:

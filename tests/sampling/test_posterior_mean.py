@@ -287,7 +287,7 @@ def test_a_log_density_that_depends_on_parameters_only_is_refused():
 
 
 def test_messages_list_what_is_allowed():
-    with pytest.raises(ValueError, match=r"bounded, diagonal, .*, noise"):
+    with pytest.raises(ValueError, match=r"bounded, clipped_gradient, diagonal, .*, noise"):
         posterior_mean(MIXTURE, X_T[:, :1], 0.5, estimator="best")
     with pytest.raises(ValueError, match="linear, ve, vp_cosine, vp_linear"):
         posterior_mean(MIXTURE, X_T[:, :1], 0.5, interpolant="best")

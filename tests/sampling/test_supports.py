@@ -6,7 +6,7 @@ from analytic import PROPERTY, doubles
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_rfm.sampling import Box, TanhLatent
+from sb3_rfm.sampling import Box, Clipped, TanhLatent
 from sb3_rfm.sampling.supports import SUPPORTS, Support
 
 
@@ -98,5 +98,10 @@ def test_box_has_nothing_to_choose():
 
 
 def test_registry_names():
-    names = {"tanh": TanhLatent(), "box": Box()}
+    names = {
+        "tanh": TanhLatent(),
+        "box": Box(),
+        "clipped": Clipped(),
+        "extrapolated": Clipped(extrapolate=True),
+    }
     assert {name: SUPPORTS.resolve(name, Support) for name in SUPPORTS.factories} == names
