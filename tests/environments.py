@@ -98,3 +98,13 @@ class Reach(gym.Env):
         self.step_count += 1
         reward = float(self.compute_reward(self.x, self.goal, {}))
         return self._observation(), reward, False, self.step_count >= 20, {}
+
+
+def observations(model: Any, count: int = 32) -> Any:
+    """Draws of a model's observation space, the same at every call, stacked as a batch."""
+    space = model.observation_space
+    space.seed(0)
+    draws = [space.sample() for _ in range(count)]
+    if isinstance(draws[0], dict):
+        return {key: np.stack([draw[key] for draw in draws]) for key in draws[0]}
+    return np.stack(draws)

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from environments import Bandit
+from environments import Bandit, observations
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -45,17 +45,8 @@ def small(name: str, env: Any = None, policy: str = "MlpPolicy", **changes: Any)
     return getattr(sb3_rfm, name)(policy, env, **{**settings, **changes})
 
 
-def observations(model: Any, count: int = 5) -> Any:
-    space = model.observation_space
-    space.seed(0)
-    draws = [space.sample() for _ in range(count)]
-    if isinstance(draws[0], dict):
-        return {key: np.stack([draw[key] for draw in draws]) for key in draws[0]}
-    return np.stack(draws)
-
-
 def actions(model: Any) -> np.ndarray:
-    return model.predict(observations(model), deterministic=True)[0]
+    return model.predict(observations(model, 5), deterministic=True)[0]
 
 
 def optimizers(model: Any) -> dict[str, th.optim.Optimizer]:
@@ -193,7 +184,7 @@ def test_a_policy_saved_alone_predicts_the_same(name: str, tmp_path: Path) -> No
     model.policy.save(tmp_path / "policy")
     loaded = type(model.policy).load(tmp_path / "policy")
     assert np.array_equal(
-        loaded.predict(observations(model), deterministic=True)[0], actions(model)
+        loaded.predict(observations(model, 5), deterministic=True)[0], actions(model)
     )
 
 

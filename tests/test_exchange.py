@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from environments import Bandit
+from environments import Bandit, observations
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
@@ -36,15 +36,6 @@ NAMES = ("RFMFlow", "RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC", "DPMD", "QSM",
 def small(name: str = "RFMFlow", env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
     settings = {**(SMALL if name == "SAC" else ROWS), **changes}
     return getattr(sb3_rfm, name)(policy, Bandit() if env is None else env, **settings)
-
-
-def observations(model: Any, count: int = 32) -> Any:
-    space = model.observation_space
-    space.seed(0)
-    draws = [space.sample() for _ in range(count)]
-    if isinstance(draws[0], dict):
-        return {key: np.stack([draw[key] for draw in draws]) for key in draws[0]}
-    return np.stack(draws)
 
 
 def actions(model: Any) -> np.ndarray:

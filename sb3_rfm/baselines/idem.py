@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
+from sb3_rfm.baselines.dqs import DQS
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.row import Row
-from sb3_rfm.sampling.interpolants import VEGeometric
 
 
 class IDEM(BoltzmannAlgorithm):
@@ -22,17 +22,6 @@ class IDEM(BoltzmannAlgorithm):
     Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`.
     """
 
-    row: ClassVar[Row] = Row(
-        interpolant=VEGeometric(sigma_min=1e-5, sigma_max=1.0),
-        estimator="clipped_gradient",
-        n_particles=64,
-        support="extrapolated",
-        parametrization="score",
-        loss_weighting="noise",
-        solver="euler_maruyama",
-        sampling_steps=20,
-        n_candidates=1,
-        n_eval_candidates=1,
-        temperature=0.05,
-        policy_delay=1,
+    row: ClassVar[Row] = DQS.row.replaced(
+        {"examples": "policy", "estimator": "clipped_gradient", "n_particles": 64}
     )

@@ -97,7 +97,7 @@ class Learner:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if max_grad_norm is not None:
             th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = (p.grad for p in parameters if p.grad is not None)
         if not self.skips or all(bool(gradient.isfinite().all()) for gradient in gradients):
             optimizer.step()
 
