@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from sb3_rfm.common.files import write_whole
 from sb3_rfm.comparison.definition import Comparison
 from sb3_rfm.comparison.request import KEYS, define
 
@@ -76,8 +77,5 @@ def write_comparison(comparison: Comparison, folder: Path, commands: list[str]) 
     :param folder: made if need be
     :param commands: that made it
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f"{FILE}.tmp"
     content = comparison.plain() | {"commands": commands}
-    aside.write_text(to_yaml(content))
-    aside.replace(folder / FILE)
+    write_whole(folder / FILE, to_yaml(content).encode())

@@ -1,11 +1,12 @@
 """``comparison.csv``: the evaluations of all runs of a comparison in one table."""
 
 import csv
-import os
+import io
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from sb3_rfm.common.files import write_whole
 from sb3_rfm.evaluations import COLUMNS, Evaluation
 
 TABLE = "comparison.csv"
@@ -19,15 +20,12 @@ def write_table(path: Path, runs: Iterable[tuple[str, list[Evaluation]]]) -> Non
     :param path: of the CSV
     :param runs: label and evaluations of each run
     """
-    aside = path.with_suffix(".tmp")
-    with aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, TABLE_COLUMNS)
-        writer.writeheader()
-        for label, rows in runs:
-            writer.writerows({"label": label} | asdict(row) for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, TABLE_COLUMNS)
+    writer.writeheader()
+    for label, rows in runs:
+        writer.writerows({"label": label} | asdict(row) for row in rows)
+    write_whole(path, text.getvalue().encode())
 
 
 def is_table(path: Path) -> bool:

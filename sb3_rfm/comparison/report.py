@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 import sb3_rfm
+from sb3_rfm.common.files import write_whole
 from sb3_rfm.comparison.aggregates import Estimate, interquartile_mean, probability_of_improvement
 from sb3_rfm.comparison.definition_file import FILE, read_request, to_yaml
 from sb3_rfm.comparison.evaluation_table import TABLE
@@ -70,9 +71,7 @@ def write_report(
         "\n".join(f"* {note}" for note in notes(table, ranges, repeated, chances)),
     ]
     path = output / REPORT
-    aside = path.with_suffix(".tmp")
-    aside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_whole(path, ("\n\n".join(parts) + "\n").encode())
     return path, f"{per_environment}\n\n{overall}"
 
 
