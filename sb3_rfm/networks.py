@@ -4,6 +4,8 @@ points, and the critics' networks.
 """
 
 import math
+import time
+from functools import lru_cache
 from typing import Any
 
 import torch as th
@@ -16,19 +18,38 @@ from sb3_rfm.sampling.registry import require
 EXPANSION = 4
 """Width of a SimBa block's inner layer over its outer (Lee et al. 2024)."""
 
+rectified = th.ops.aten.threshold_backward
+"""The gradient where an activation is above a threshold, 0 elsewhere, in one pass over memory."""
+
 
 def has_fast_bfloat16(device: th.device) -> bool:
     """
     Whether matrix products in bfloat16 are faster than in float32.
 
-    With AMX they are three to four times as fast, with AVX512-BF16 alone half as fast.
+    With AMX they are three to four times as fast. With AVX512-BF16 alone they are twice as fast on
+    some processors and half as fast on others, so that two products are timed, once a process.
 
     :param device: where they run
-    :return: true on a processor with AMX, and on a GPU with bfloat16 units
+    :return: true on a processor that is faster with it, and on a GPU with bfloat16 units
     """
     if device.type == "cuda":
         return th.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and th.cpu._is_amx_tile_supported()
+    if device.type != "cpu" or not th.cpu._is_avx512_bf16_supported():
+        return False
+    return th.cpu._is_amx_tile_supported() or _times_faster_in_bfloat16() > 1.3
+
+
+@lru_cache
+def _times_faster_in_bfloat16() -> float:
+    """A layer's product in float32 over the same in bfloat16, the shortest time of ten each."""
+    seconds = {th.float32: math.inf, th.bfloat16: math.inf}
+    for _ in range(10):
+        for dtype in seconds:
+            rows, weights = th.ones(1024, 256, dtype=dtype), th.ones(256, 256, dtype=dtype)
+            start = time.perf_counter()
+            rows @ weights
+            seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
+    return seconds[th.float32] / seconds[th.bfloat16]
 
 
 class TimeEmbedding(nn.Module):
@@ -136,11 +157,8 @@ class CriticNetwork(nn.Sequential):
         if actions is None:
             return super().forward(features)
         layers: list[Any] = list(self)
-        first, *rest = layers
-        weight_features, weight_actions = first.weight.split(
-            [features.shape[-1], actions.shape[-1]], dim=1
-        )
-        hidden = F.linear(features, weight_features, first.bias) + F.linear(actions, weight_actions)
+        rest = layers[1:]
+        hidden = self.first_layer(features, actions)
         if not rest:  # a critic without a hidden layer is linear
             return hidden
         *between, last = rest
@@ -148,6 +166,66 @@ class CriticNetwork(nn.Sequential):
             for layer in between:
                 hidden = layer(hidden)
         return last(hidden.to(actions.dtype))
+
+    def first_layer(self, features: Tensor, actions: Tensor) -> Tensor:
+        """
+        The first layer as a sum of two.
+
+        :param features: (B, F)
+        :param actions: (*S, B, D)
+        :return: (*S, B, width)
+        """
+        first: Any = self[0]
+        weight_features, weight_actions = first.weight.split(
+            [features.shape[-1], actions.shape[-1]], dim=1
+        )
+        state = F.linear(features, weight_features, first.bias)
+        return state + F.linear(actions, weight_actions)
+
+    @property
+    def is_rectifier(self) -> bool:
+        """Whether it is linear layers with ReLU between them, at least one, and nothing else."""
+        layers: list[Any] = list(self)
+        linear, between = layers[::2], layers[1::2]
+        return (
+            len(linear) == len(between) + 1 > 1
+            and all(type(layer) is nn.Linear for layer in linear)
+            and all(type(layer) is nn.ReLU for layer in between)
+        )
+
+    def hidden_layers(self, features: Tensor, actions: Tensor, bfloat16: bool) -> list[Tensor]:
+        """
+        Activations of a rectifier network, without a graph.
+
+        :param features: (B, F)
+        :param actions: (*S, B, D)
+        :param bfloat16: see :meth:`forward`
+        :return: after each hidden layer, (*S, B, width)
+        """
+        dtype = th.bfloat16 if bfloat16 else actions.dtype
+        hidden = [self.first_layer(features, actions).relu_().to(dtype)]
+        layers: list[Any] = list(self)
+        for layer in layers[2:-1:2]:
+            hidden.append(
+                F.linear(hidden[-1], layer.weight.to(dtype), layer.bias.to(dtype)).relu_()
+            )
+        return hidden
+
+    def action_gradient(self, hidden: list[Tensor], action_dim: int) -> Tensor:
+        """
+        Gradient of a rectifier network's value in the action, without a graph.
+
+        :param hidden: rows of what :meth:`hidden_layers` returned, (N, width)
+        :param action_dim: D
+        :return: (N, D), in the dtype of the weights
+        """
+        linear: list[Any] = list(self)[::2]
+        first, *middle, last = linear
+        gradient = last.weight.to(hidden[-1].dtype).expand_as(hidden[-1])
+        for layer, activation in zip(reversed(middle), reversed(hidden[1:]), strict=True):
+            gradient = rectified(gradient, activation, 0) @ layer.weight.to(gradient.dtype)
+        gradient = rectified(gradient, hidden[0], 0).to(first.weight.dtype)
+        return gradient @ first.weight[:, -action_dim:]
 
 
 class ResidualBlock(nn.Module):

@@ -15,11 +15,12 @@ from environments import Bandit
 from gymnasium import spaces
 from scipy.stats import differential_entropy
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch import nn
 
-from sb3_rfm import RFMDiffusion, RFMFlow
+from sb3_rfm import RFMDiffusion, RFMFlow, networks
 from sb3_rfm.common.actor import fixed_noise
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
+from sb3_rfm.common.boltzmann import Boltzmann, CriticView, critic_features, minimum_q
 from sb3_rfm.common.choices import choose, take
 from sb3_rfm.common.row import ENTROPY_FLOOR
 from sb3_rfm.common.temperature import (
@@ -31,6 +32,8 @@ from sb3_rfm.common.temperature import (
 from sb3_rfm.networks import FlowNetwork, TimeEmbedding
 from sb3_rfm.sampling import Box, Data, Heun, Interpolant, TanhLatent, Velocity
 from sb3_rfm.sampling.divergences import ExactDivergence
+from sb3_rfm.sampling.posteriors import value_and_gradient, value_and_score
+from sb3_rfm.sampling.supports import Clipped
 
 
 def model(algorithm: type[BoltzmannAlgorithm] = RFMFlow, **changes: Any) -> BoltzmannAlgorithm:
@@ -65,6 +68,53 @@ def test_bfloat16_keeps_differences_between_actions() -> None:
     spread = exact.std(0).mean()
     assert not th.equal(exact, rounded)
     assert (exact - rounded).abs().max() < 0.05 * spread
+
+
+@pytest.mark.parametrize("support", [Box(), TanhLatent(), Clipped(), Clipped(extrapolate=True)])
+@pytest.mark.parametrize("view", [CriticView(), CriticView(mean=True)])
+@pytest.mark.parametrize(
+    ("net_arch", "options"),
+    [
+        *(([16] * n, {}) for n in range(4)),
+        *(([16, 16], {"n_critics": n}) for n in (1, 3)),
+        ([16, 16], {"critic_kwargs": {"layer_norm": True}}),
+        ([16, 16], {"critic_kwargs": {"network": "simba"}}),
+        ([16, 16], {"activation_fn": nn.SiLU}),
+    ],
+    ids=str,
+)
+def test_the_laws_own_score_is_autograds(
+    support: Any, view: CriticView, net_arch: list[int], options: dict[str, Any]
+) -> None:
+    arguments = {"net_arch": {"pi": [8], "qf": net_arch}, **options}
+    one = model(policy_kwargs=arguments)
+    features = critic_features(one.critic, th.rand(5, 3))
+    law = Boltzmann(one.critic, features, th.tensor(0.1), support, view=view)
+    x = 3 * th.rand(7, 5, 2) - 1.5
+    for own, reference in zip(value_and_score(law, x), value_and_gradient(law, x), strict=True):
+        assert not own.requires_grad
+        assert own == pytest.approx(reference, rel=1e-4, abs=1e-4)
+
+
+def test_the_laws_score_in_bfloat16_is_autograds_but_for_rounding() -> None:
+    one = model(policy_kwargs={"net_arch": [64, 64]})
+    features = critic_features(one.critic, th.rand(50, 3))
+    law = Boltzmann(one.critic, features, th.tensor(0.1), Box(), bfloat16=True)
+    x = 2 * th.rand(7, 50, 2) - 1
+    (value, score), (q, gradient) = value_and_score(law, x), value_and_gradient(law, x)
+    assert value == pytest.approx(q, abs=1e-4)
+    assert (score - gradient).square().mean() < 1e-3 * gradient.square().mean()
+
+
+def test_bfloat16_is_chosen_by_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(th.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(th.cpu, "_is_amx_tile_supported", lambda: False)
+    for times_faster, chosen in ((0.5, False), (2.2, True)):
+        monkeypatch.setattr(networks, "_times_faster_in_bfloat16", lambda n=times_faster: n)
+        assert model().learner.bfloat16 is chosen
+        assert not model(bfloat16=False).learner.bfloat16
+    monkeypatch.setattr(th.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert not model().learner.bfloat16
 
 
 @pytest.mark.parametrize("support", [Box(), TanhLatent()])

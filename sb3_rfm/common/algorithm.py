@@ -108,8 +108,8 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         for none (paper)
     :param max_grad_norm: largest norm of the actor's gradient; infinity for none (paper: 10)
     :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
-        particles, in bfloat16; "auto" where that is faster (AMX, a GPU). ``predict`` and every loss
-        stay in float32
+        particles, in bfloat16; "auto" where that is faster (AMX, a GPU, some processors with
+        AVX512-BF16). ``predict`` and every loss stay in float32
     :param on_nan: "raise" at the first observation, reward, action or loss that is not finite, or
         "skip" transitions and updates that have one
     :param stats_window_size: episodes that the logged returns average

@@ -3,6 +3,7 @@ The Boltzmann law ``p(a | s) ∝ exp(Q(s, a) / temperature)`` of a critic, as a 
 points of the flow.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +12,8 @@ from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
+from sb3_rfm.networks import CriticNetwork
+from sb3_rfm.sampling.posteriors import value_and_gradient
 from sb3_rfm.sampling.registry import Registry
 from sb3_rfm.sampling.supports import Support
 
@@ -55,6 +58,36 @@ def minimum_q(
     :return: (*S, B)
     """
     return q_values(critic, features, actions, bfloat16).amin(0)
+
+
+@th.no_grad()
+def minimum_q_and_gradient(
+    networks: Sequence[CriticNetwork], features: Tensor, actions: Tensor, bfloat16: bool = False
+) -> tuple[Tensor, Tensor]:
+    """
+    The smallest of the values of rectifier networks, and its gradient in the action.
+
+    What automatic differentiation gives, with a backward pass through one network for each action:
+    the one whose value is the smallest (at a tie the first; autograd takes the mean).
+
+    :param networks: C critics for which ``is_rectifier`` holds
+    :param features: :func:`critic_features`, (B, F)
+    :param actions: in [-1, 1], (*S, B, D)
+    :param bfloat16: see :func:`q_values`
+    :return: (*S, B) and (*S, B, D)
+    """
+    hidden = [network.hidden_layers(features, actions, bfloat16) for network in networks]
+    values = [
+        network[-1](layers[-1].to(actions.dtype))
+        for network, layers in zip(networks, hidden, strict=True)
+    ]
+    minimum, smallest = th.cat(values, dim=-1).min(-1)
+    gradient = th.empty_like(actions)
+    rows, dim = gradient.view(-1, actions.shape[-1]), actions.shape[-1]
+    for index, (network, layers) in enumerate(zip(networks, hidden, strict=True)):
+        chosen = (smallest.view(-1) == index).nonzero().squeeze(-1)
+        rows[chosen] = network.action_gradient([h.flatten(0, -2)[chosen] for h in layers], dim)
+    return minimum, gradient
 
 
 @dataclass(frozen=True)
@@ -120,3 +153,23 @@ class Boltzmann:
         judged = self.support.to_judged(x)
         q = self.view(q_values(self.critic, self.features, judged, self.bfloat16))
         return q / self.temperature + self.support.log_det(x)
+
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        The log-density and its gradient, by :func:`minimum_q_and_gradient` where that holds.
+
+        :param x: points, (*S, B, D)
+        :return: (*S, B) and (*S, B, D), without a graph
+        """
+        networks: list[CriticNetwork] = list(self.critic.q_networks)  # type: ignore[arg-type]
+        if self.view.mean or not all(network.is_rectifier for network in networks):
+            return value_and_gradient(self, x)
+        with th.enable_grad():
+            leaf = x.detach().requires_grad_()
+            judged, log_det = self.support.to_judged(leaf), self.support.log_det(leaf)
+        q, gradient = minimum_q_and_gradient(networks, self.features, judged, self.bfloat16)
+        outputs, cotangents = [judged], [gradient / self.temperature]
+        if log_det.requires_grad:
+            outputs, cotangents = [*outputs, log_det], [*cotangents, th.ones_like(log_det)]
+        (score,) = th.autograd.grad(outputs, leaf, cotangents)
+        return q / self.temperature + log_det.detach(), score

@@ -131,6 +131,18 @@ class Estimator(ABC):
 
 def value_and_score(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     """
+    ``log p(x)`` and its gradient: the log-density's own ``value_and_score``, if it has one.
+
+    :param log_density: (*S, D) -> (*S)
+    :param x: (*S, D)
+    :return: (*S) and (*S, D), detached
+    """
+    own = getattr(log_density, "value_and_score", None)
+    return value_and_gradient(log_density, x) if own is None else own(x)
+
+
+def value_and_gradient(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
+    """
     ``log p(x)`` and its gradient by automatic differentiation.
 
     The ``.grad`` of the parameters that ``log_density`` goes through stays as it was. Works under
