@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # RFMFlow with the bounded estimator against the paper's, everything else equal but the tanh latent that the paper's needs.
 # Finished runs are skipped and stopped ones resumed.
-#   benchmarks/estimator_comparison.sh TASK STEPS [SEEDS] [VARIANTS] [FOLDER]      `make test` sets up the environment
-# for instance
-#   benchmarks/estimator_comparison.sh cartpole-swingup 40000 "0 1" "paper16 paper100 bounded16"
+#   benchmarks/estimator_comparison.sh TASK STEPS [SEEDS] [VARIANTS] [FOLDER] [SHARED]
+# SHARED are hyperparameters that all variants have; `make test` sets up the environment. For instance
+#   benchmarks/estimator_comparison.sh cartpole-swingup 100000 "0 1" "paper16 paper100 bounded16"
+#   benchmarks/estimator_comparison.sh cheetah-run 100000 "0 1" "bounded16 paper16 paper100" runs/estimators \
+#       "policy_kwargs:{'net_arch':[128,128]} n_steps:3 train_freq:2"
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 task=$1
@@ -11,6 +13,7 @@ steps=$2
 seeds=${3:-0 1}
 variants=${4:-bounded16 paper16 paper100}
 folder=${5:-runs/estimators}
+shared=${6:-}
 run=${SB3_RFM:-.venv/bin/sb3-rfm}
 export OMP_NUM_THREADS=1 MUJOCO_GL=disable
 
@@ -30,7 +33,7 @@ for variant in $variants; do
         if [[ -e "$made/config.yml" ]]; then
             "$run" run --resume "$made" --steps "$steps" --no-progress
         else
-            read -ra hyperparams <<<"$(arguments "$variant")"
+            read -ra hyperparams <<<"$(arguments "$variant") $shared"
             "$run" run --algo rfm_flow --env "dm_control/$task-v0" --steps "$steps" --seed "$seed" --folder "$runs" \
                 --eval-freq "$((steps / 10))" --eval-episodes 5 --no-progress --hyperparams "${hyperparams[@]}"
         fi
