@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sb3_rfm.baselines import DPMD, DQS, IDEM, QNE, QSM, QVPO, SAC, SDAC
+    from sb3_rfm.checkpoints import CheckpointEverything, load_checkpoint
     from sb3_rfm.envs import make_dmc
     from sb3_rfm.rfm_diffusion import RFMDiffusion
     from sb3_rfm.rfm_flow import RFMFlow
@@ -23,9 +24,11 @@ __all__ = [
     "QVPO",
     "SAC",
     "SDAC",
+    "CheckpointEverything",
     "RFMDiffusion",
     "RFMFlow",
     "__version__",
+    "load_checkpoint",
     "make_dmc",
 ]
 
@@ -34,6 +37,7 @@ _HOMES = {
     "RFMFlow": "sb3_rfm.rfm_flow",
     "RFMDiffusion": "sb3_rfm.rfm_diffusion",
     **dict.fromkeys(_BASELINES, "sb3_rfm.baselines"),
+    **dict.fromkeys(("CheckpointEverything", "load_checkpoint"), "sb3_rfm.checkpoints"),
     "make_dmc": "sb3_rfm.envs",
 }
 

@@ -2,11 +2,10 @@
 
 import math
 import shlex
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sb3_rfm.evaluations import Evaluation
 from sb3_rfm.hyperparams import algorithm_class
@@ -92,8 +91,8 @@ def resume(
     """
     Go on with a run, to its own target or a later one, from its latest checkpoint.
 
-    The random numbers are not those an unbroken run would have seen: the episode under way is lost,
-    and the generators are seeded anew from the seed and the number of steps.
+    Training goes on bit for bit as an unbroken run would have (on a CPU), where the environment
+    can be saved; else with a new episode. See :func:`sb3_rfm.checkpoints.load_checkpoint`.
 
     :param path: the run's folder
     :param machine: device, threads, progress bar
@@ -101,7 +100,7 @@ def resume(
     :param callbacks: called at each step, besides the run's own
     :return: the folder, and the exit code: 0, or 130 when it was stopped
     :raises FileNotFoundError: when ``path`` is not a run or has no checkpoint
-    :raises ValueError: when the new target lies before the run's own
+    :raises ValueError: when the new target lies before the run's own, or no checkpoint is whole
     """
     folder = RunFolder.open(path)
     config = folder.read_config()
@@ -116,43 +115,25 @@ def resume(
     if folder.model_file.exists():
         print(f"{path} is finished: {settings.steps} of {settings.steps} steps done.")
         return folder, 0
-    checkpoint = folder.latest_checkpoint()
+    folder.latest_checkpoint()  # there is something to go on from
     import torch as th
 
+    from sb3_rfm.checkpoints import latest_checkpoint, load_checkpoint, read_manifest
     from sb3_rfm.run_callbacks import Clock, StopRequest
 
     th.set_num_threads(machine.threads)
     with StopRequest() as stop:
         env = make_env(settings, training=True)
-        algorithm = algorithm_class(settings.algo)
-        with warnings.catch_warnings():
-            # n_steps is in the saved buffer: SB3 takes that for a buffer class of the user's
-            warnings.filterwarnings("ignore", message="`n_steps=.*` is ignored")
-            model = algorithm.load(checkpoint / "model.zip", env, machine.device)
-        model.load_replay_buffer(checkpoint / "replay_buffer.pkl")
+        checkpoint = latest_checkpoint(folder.checkpoints)
+        model = load_checkpoint(algorithm_class(settings.algo), checkpoint, env, machine.device)
         size = buffer_length(settings)
         if size is not None:
             lengthen(model.replay_buffer, size // model.n_envs)
-        _close_episode(model)
-        model.set_random_seed(settings.seed + model.num_timesteps)
         folder.drop_evaluations_after(model.num_timesteps)
-        clock = Clock(folder.checkpoint_seconds(checkpoint), model.num_timesteps)
+        spent = read_manifest(checkpoint)["notes"]["wall_seconds"]
+        clock = Clock(spent, model.num_timesteps)
         print(f"Going on from step {model.num_timesteps} of {settings.steps}.")
         return folder, _train(model, folder, settings, machine, clock, stop, callbacks)
-
-
-def _close_episode(model: "OffPolicyAlgorithm") -> None:
-    """
-    Mark the last transition in the buffer as cut short, as its episode goes on no further: n-step
-    returns would else run into the next one.
-
-    :param model: its replay buffer was just loaded
-    """
-    buffer: Any = model.replay_buffer
-    if buffer.size() > 0:
-        last = (buffer.pos - 1) % buffer.buffer_size
-        # without stored next observations, as SB3 itself does before a second learn()
-        (buffer.dones if buffer.optimize_memory_usage else buffer.timeouts)[last] = True
 
 
 def _train(
@@ -175,24 +156,24 @@ def _train(
     :param stop: watched at each step
     :param callbacks: called at each step, too
     :return: exit code
-    :raises RuntimeError: when an update fails; the latest checkpoint stays
+    :raises RuntimeError: when an update fails; the checkpoints stay
     """
-    from sb3_rfm.run_callbacks import EvaluateToCsv, LatestCheckpoint, StopOnRequest
+    from sb3_rfm.run_callbacks import EvaluateToCsv, RunCheckpoint
 
     print(f"{settings.algo} on {settings.env}, seed {settings.seed}: {folder.path}", flush=True)
     eval_env = make_env(settings, training=False)
     evaluation = EvaluateToCsv(eval_env, settings, folder, clock, stop, _reporter(settings.steps))
-    checkpoint = LatestCheckpoint(settings.checkpoint_freq, folder, clock)
+    checkpoint = RunCheckpoint(settings.checkpoint_freq, folder, clock, stop)
     model.tensorboard_log = str(folder.tensorboard)
-    every = [StopOnRequest(stop), *callbacks, evaluation, checkpoint]
+    every = [*callbacks, evaluation, checkpoint]
     _learn(model, every, settings, machine.progress)
     finished = not stop.requested and (
         evaluation.last_steps == model.num_timesteps or evaluation.evaluate()
     )
     if finished:
         folder.save_final(model)
-    else:
-        folder.save_checkpoint(model, clock.seconds())
+    elif not checkpoint.stopped:
+        checkpoint.save()
     for env in (model.env, eval_env):
         if env is not None:
             env.close()

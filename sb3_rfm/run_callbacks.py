@@ -1,9 +1,10 @@
-"""Stable-Baselines3 callbacks of ``sb3-rfm run``: evaluation into the CSV, the latest checkpoint,
-and stopping when a signal asks for it.
+"""Stable-Baselines3 callbacks of ``sb3-rfm run``: evaluation into the CSV, checkpoints, and
+stopping when a signal asks for it.
 """
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -11,10 +12,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_rfm.checkpoints import CheckpointEverything
 from sb3_rfm.evaluations import Evaluation
 from sb3_rfm.run_folder import RunFolder
 from sb3_rfm.run_settings import RunSettings
@@ -22,8 +23,8 @@ from sb3_rfm.run_settings import RunSettings
 
 class StopRequest:
     """
-    Turns SIGINT (Ctrl-C) and SIGTERM into a request to stop at the next step, so that what is
-    saved is never half of an update. A second signal stops at once.
+    Turns SIGINT (Ctrl-C) and SIGTERM into a request to stop at the end of the rollout, so that
+    what is saved is never half of an update. A second signal stops at once.
 
     Used as ``with StopRequest() as stop:``.
     """
@@ -53,21 +54,6 @@ class StopRequest:
         self.requested = True
         # print is not safe in a signal handler
         os.write(2, b"\nStopping: saving the run. Once more to stop without saving.\n")
-
-
-class StopOnRequest(BaseCallback):
-    """
-    Ends training when a stop was requested.
-
-    :param stop: the request
-    """
-
-    def __init__(self, stop: StopRequest) -> None:
-        super().__init__()
-        self.stop = stop
-
-    def _on_step(self) -> bool:
-        return not self.stop.requested
 
 
 class Clock:
@@ -150,9 +136,9 @@ class EvaluateToCsv(EvalCallback):
             self.evaluate()
 
     def _on_step(self) -> bool:
-        if self.num_timesteps // self.every <= self.last_steps // self.every:
-            return True
-        return self.evaluate()
+        if self.num_timesteps // self.every > self.last_steps // self.every:
+            self.evaluate()
+        return True
 
     def evaluate(self) -> bool:
         """
@@ -192,26 +178,34 @@ class EvaluateToCsv(EvalCallback):
             self.returns.append(float(locals_["info"]["episode"]["r"]))
 
 
-class LatestCheckpoint(BaseCallback):
+class RunCheckpoint(CheckpointEverything):
     """
-    Saves model and replay buffer every so often, keeping the latest only.
+    Checkpoints of a run, and its end when a stop is requested: training goes on to the end of the
+    rollout, is saved there, and then ends.
 
-    :param every: environment steps between two checkpoints; 0 for none
+    :param every: environment steps between two checkpoints; 0 for none but on a stop
     :param folder: of the run
     :param clock: of the run
+    :param stop: the request
     """
 
-    def __init__(self, every: int, folder: RunFolder, clock: Clock) -> None:
-        super().__init__()
-        self.every, self.folder, self.clock = every, folder, clock
-        self.last = 0
+    def __init__(self, every: int, folder: RunFolder, clock: Clock, stop: StopRequest) -> None:
+        super().__init__(every or sys.maxsize, folder.checkpoints)
+        self.clock, self.stop = clock, stop
+        self.stopped = False
 
-    def _on_training_start(self) -> None:
-        self.last = self.num_timesteps
+    def notes(self) -> dict[str, Any]:
+        return {"wall_seconds": self.clock.seconds()}
+
+    def _on_rollout_start(self) -> None:
+        super()._on_rollout_start()
+        if self.stop.requested:
+            self.save()
+            self.stopped = True
 
     def _on_step(self) -> bool:
-        if self.every and self.num_timesteps // self.every > self.last // self.every:
-            self.last = self.num_timesteps
-            assert isinstance(self.model, OffPolicyAlgorithm)
-            self.folder.save_checkpoint(self.model, self.clock.seconds())
-        return True
+        return super()._on_step() and not self.stopped
+
+    def _on_training_end(self) -> None:
+        if self._is_due():
+            super()._on_training_end()

@@ -6,7 +6,6 @@ import csv
 import importlib.metadata
 import os
 import platform
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,29 +133,6 @@ class RunFolder:
             writer.writerows(asdict(row) for row in kept)
         aside.replace(self.csv_file)
 
-    def save_checkpoint(self, model: "OffPolicyAlgorithm", wall_seconds: float) -> Path:
-        """
-        Save model, replay buffer and clock; then drop the earlier checkpoint.
-
-        :param model: to be saved
-        :param wall_seconds: spent so far
-        :return: the checkpoint's folder, whose name ends in the number of steps
-        """
-        target = self.checkpoints / f"step_{model.num_timesteps}"
-        if target.exists():
-            return target
-        aside = self.checkpoints / "unfinished"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        model.save(aside / "model.zip")
-        model.save_replay_buffer(aside / "replay_buffer.pkl")
-        (aside / "clock.yml").write_text(yaml.safe_dump({"wall_seconds": wall_seconds}))
-        earlier = list(self.checkpoints.glob("step_*"))
-        aside.rename(target)
-        for path in earlier:
-            shutil.rmtree(path)
-        return target
-
     def save_final(self, model: "OffPolicyAlgorithm") -> None:
         """
         Save the trained model; the run is finished once it is there.
@@ -167,20 +143,11 @@ class RunFolder:
         model.save(aside)
         aside.replace(self.model_file)
 
-    def checkpoint_seconds(self, checkpoint: Path) -> float:
-        """
-        The clock of a checkpoint.
-
-        :param checkpoint: its folder
-        :return: wall-clock seconds spent until it was saved
-        """
-        return float(yaml.safe_load((checkpoint / "clock.yml").read_text())["wall_seconds"])
-
     def latest_checkpoint(self) -> Path:
         """
         The checkpoint to go on from.
 
-        :return: its folder
+        :return: its folder, whose name ends in the number of steps
         :raises FileNotFoundError: when the run never got to one
         """
         found = sorted(self.checkpoints.glob("step_*"), key=lambda path: int(path.name[5:]))

@@ -284,8 +284,7 @@ def test_a_run_that_goes_on_has_room_for_all_of_it(tmp_path):
     folder, _ = start(_with_steps(settings, 40, 20), tmp_path, machine)
     resume(folder.path, machine, steps=60)
     saved = SAC("MlpPolicy", ENV)
-    (checkpoint,) = folder.checkpoints.iterdir()
-    saved.load_replay_buffer(checkpoint / "replay_buffer.pkl")
+    saved.load_replay_buffer(folder.latest_checkpoint() / "replay_buffer.pkl")
     assert saved.replay_buffer.buffer_size == 60
     assert buffer_length(_with_steps(settings, 10**7, 0)) == 1_000_000  # the algorithm's own
 
@@ -585,8 +584,7 @@ def _end_soon(path, target):
 
 
 def _checkpoint(path):
-    (checkpoint,) = (path / "checkpoints").glob("step_*")
-    return int(checkpoint.name.removeprefix("step_"))
+    return int(RunFolder(path).latest_checkpoint().name.removeprefix("step_"))
 
 
 def test_ctrl_c_saves_the_runs_and_the_comparison_goes_on(capsys):

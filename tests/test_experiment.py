@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import yaml
 from stable_baselines3 import SAC
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sb3_rfm import cli, experiment
+from sb3_rfm import cli
 from sb3_rfm.evaluations import COLUMNS, Evaluation, read_evaluations
 from sb3_rfm.experiment import INTERRUPTED, Machine, resume, start
 from sb3_rfm.hyperparams import algorithm_class
+from sb3_rfm.replay import close_episode
 from sb3_rfm.run_callbacks import Clock, EvaluateToCsv, StopRequest
 from sb3_rfm.run_folder import RunFolder
 from sb3_rfm.run_settings import RunSettings, make_env, make_model
@@ -74,8 +76,7 @@ def test_a_run_leaves_everything_behind(algo, env, env_id, capsys):
     assert str(path / "final_model.zip") in printed
     model = algorithm_class(algo).load(path / "final_model.zip")
     assert model.num_timesteps == 60
-    (checkpoint,) = (path / "checkpoints").iterdir()
-    assert checkpoint.name == "step_50"
+    assert {item.name for item in (path / "checkpoints").iterdir()} == {"step_25", "step_50"}
     assert (path / "learning_curve.png").stat().st_size > 10_000
 
 
@@ -142,7 +143,6 @@ def _wait_for_rows(csv_file: Path, number: int, process: "subprocess.Popen[str]"
     raise AssertionError("the run is too slow")
 
 
-@pytest.mark.filterwarnings("ignore:`n_steps:UserWarning")  # see experiment.resume
 def test_ctrl_c_saves_the_run_and_resume_completes_it(capsys):
     command = [sys.executable, "-m", "sb3_rfm.cli", "run", "--algo", "sac", "--env", "Pendulum-v1"]
     options = ["--steps", "600", "--eval-freq", "50", "--eval-episodes", "1", "--no-progress"]
@@ -161,8 +161,7 @@ def test_ctrl_c_saves_the_run_and_resume_completes_it(capsys):
     assert f"sb3-rfm run --resume {path}" in printed
     assert (path / "learning_curve.png").exists()
     assert not (path / "final_model.zip").exists()
-    (checkpoint,) = (path / "checkpoints").iterdir()
-    stopped_at = int(checkpoint.name.removeprefix("step_"))
+    stopped_at = int(RunFolder(path).latest_checkpoint().name.removeprefix("step_"))
     assert 100 <= stopped_at < 600
     before = (path / "evaluations.csv").read_text()
     seconds = _rows(path, "wall_seconds")[-1]
@@ -239,9 +238,20 @@ def test_what_was_measured_after_the_checkpoint_is_measured_again(monkeypatch):
     )
     assert resume(folder.path, QUIET)[1] == 0
     assert _rows(folder.path, "steps") == [0, 30, 60]
-    # step 40 was not stored yet when its callback saved the checkpoint; 20 more steps followed
-    assert models[0].replay_buffer.size() == 39 + 20
+    assert models[0].replay_buffer.size() == 60
     assert SAC.load(folder.model_file).num_timesteps == 60
+
+
+def test_a_run_that_was_killed_ends_as_the_unbroken_one(tmp_path):
+    settings = _settings(checkpoint_freq=20)
+    whole, _ = start(settings, tmp_path / "whole", QUIET)
+    killed, _ = start(settings, tmp_path / "killed", QUIET)
+    killed.model_file.unlink()
+    shutil.rmtree(killed.checkpoints / "step_60")
+    assert resume(killed.path, QUIET)[1] == 0
+    policies = [SAC.load(folder.model_file).policy.state_dict() for folder in (whole, killed)]
+    assert all(th.equal(policies[0][name], policies[1][name]) for name in policies[0])
+    assert _rows(killed.path, "mean_return") == _rows(whole.path, "mean_return")
 
 
 def test_a_finished_run_goes_on_to_a_later_target(capsys):
@@ -273,7 +283,7 @@ def test_n_step_returns_do_not_run_across_a_resume():
     model = SAC("MlpPolicy", "Pendulum-v1", buffer_size=50, n_steps=3, learning_starts=99).learn(10)
     buffer = model.replay_buffer
     last = buffer.pos - 1
-    experiment._close_episode(model)
+    close_episode(buffer)
     new = np.zeros((1, 3), np.float32)
     for _ in range(5):
         buffer.add(new, new, new[:, :1], np.array([1e6]), np.array([False]), [{}])

@@ -1,0 +1,320 @@
+"""
+Checkpoints from which training goes on as if it had never stopped, written so that no kill, full
+disk or damaged file costs more than the last of them.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+
+from sb3_rfm.common.files import sync_folder, write_whole
+from sb3_rfm.env_state import EnvironmentNotSaved, capture, capture_wrappers, restore
+from sb3_rfm.replay import close_episode
+from sb3_rfm.run_folder import versions
+from sb3_rfm.sampling.registry import require_int
+
+Algorithm = TypeVar("Algorithm", bound=OffPolicyAlgorithm)
+MANIFEST, MODEL, BUFFER, STATE = "manifest.json", "model.zip", "replay_buffer.pkl", "state.pkl"
+FORMAT = 1
+
+
+class DamagedCheckpoint(ValueError):
+    """A file of a checkpoint is missing, cut short or changed; the message names it."""
+
+
+class CheckpointEverything(BaseCallback):
+    """
+    Saves all that training consists of, every so many steps: model, optimizers, replay buffer,
+    counters, random numbers, and where they can be pickled the environments with ``VecNormalize``'s
+    averages. :func:`load_checkpoint` goes on from there bit for bit (on a CPU).
+
+    A checkpoint is a folder ``step_<steps>`` with a manifest of sizes and SHA-256 sums. It is
+    written aside, forced to the disk and then renamed. It is taken between two rollouts, when all
+    that was collected is stored and trained on. Where writing fails (a full disk) a warning says
+    so, training goes on, and the earlier checkpoints stay.
+
+    What starts anew: the walk of an ``OrnsteinUhlenbeckActionNoise`` (SB3 resets it in ``learn``),
+    other callbacks, and the log's clock.
+
+    :param save_freq: environment steps between two checkpoints, at least 1
+    :param path: folder of the checkpoints
+    :param keep: how many to keep, at least 1; with 2, one may be damaged later
+    :param verbose: 1 to say when one is saved
+    :raises ValueError: a number that is not allowed; when training starts, a folder with
+        checkpoints of a run that is further on
+    """
+
+    def __init__(self, save_freq: int, path: str | Path, keep: int = 2, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        require_int("save_freq", save_freq)
+        require_int("keep", keep)
+        self.save_freq, self.path, self.keep = save_freq, Path(path), keep
+        self._last = 0
+        self._between_rollouts = True
+
+    def notes(self) -> dict[str, Any]:
+        """
+        What the manifest is to say besides.
+
+        :return: plain values
+        """
+        return {}
+
+    def save(self) -> None:
+        """Save now, which has to be between two rollouts; a warning where that fails."""
+        assert isinstance(self.model, OffPolicyAlgorithm)
+        try:
+            path = save_checkpoint(self.model, self.path, self.keep, self.notes())
+        except OSError as error:
+            warnings.warn(f"no checkpoint at step {self.num_timesteps}: {error}", stacklevel=2)
+            return
+        self._last = self.num_timesteps
+        if self.verbose:
+            print(f"Saved {path}")
+
+    def _is_due(self) -> bool:
+        return self.num_timesteps // self.save_freq > self._last // self.save_freq
+
+    def _on_training_start(self) -> None:
+        self._last = self.num_timesteps
+        ahead = [p.name for p in _checkpoints(self.path) if _steps(p) > self.num_timesteps]
+        if ahead:
+            raise ValueError(
+                f"path must be a folder without checkpoints of a run further on than step "
+                f"{self.num_timesteps}; got {self.path} with {', '.join(ahead)}: go on from there "
+                "with load_checkpoint, or name another folder."
+            )
+
+    def _on_rollout_start(self) -> None:
+        if self._is_due():
+            self.save()
+
+    def _on_step(self) -> bool:
+        self._between_rollouts = False
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._between_rollouts = True
+
+    def _on_training_end(self) -> None:
+        # where a callback broke a rollout off, the step under way is not in the buffer
+        if self._between_rollouts and self.num_timesteps > self._last:
+            self.save()
+
+
+def save_checkpoint(
+    model: OffPolicyAlgorithm, folder: Path, keep: int = 2, notes: dict[str, Any] | None = None
+) -> Path:
+    """
+    Save all that training consists of (see :class:`CheckpointEverything`).
+
+    :param model: between two rollouts
+    :param folder: of the checkpoints; made if need be
+    :param keep: how many to keep, this one included
+    :param notes: plain values to write in the manifest
+    :return: the checkpoint's folder
+    :raises OSError: it cannot be written; the earlier checkpoints stay
+    """
+    target = folder / f"step_{model.num_timesteps}"
+    if target.exists():
+        return target
+    aside = folder / "unfinished"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        model.save(aside / MODEL)
+        if model.replay_buffer is not None:
+            model.save_replay_buffer(aside / BUFFER)
+        environment, state = _state(model)
+        write_whole(aside / STATE, state)
+        manifest = {
+            "format": FORMAT,
+            "algorithm": type(model).__name__,
+            "steps": model.num_timesteps,
+            "environment": environment,
+            "versions": versions(),
+            "notes": notes or {},
+            "files": {path.name: _onto_the_disk(path) for path in sorted(aside.iterdir())},
+        }
+        write_whole(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
+        aside.rename(target)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for path in _checkpoints(folder)[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+    return target
+
+
+def load_checkpoint(
+    algorithm: type[Algorithm], path: str | Path, env: GymEnv, device: th.device | str = "auto"
+) -> Algorithm:
+    """
+    The model of a checkpoint, ready for ``model.learn(more_steps, reset_num_timesteps=False)``.
+
+    The files are unpickled, which runs what they say: load only what you trust.
+
+    :param algorithm: its class
+    :param path: a checkpoint, or a folder of checkpoints, of which the newest whole one is taken; a
+        warning names those that are damaged
+    :param env: built as the one that was trained on; the saved state is put into it. Where the
+        manifest says that it was not saved, the episode under way counts as cut short and ``env``
+        begins another
+    :param device: of PyTorch
+    :return: the model
+    :raises FileNotFoundError: there is no checkpoint
+    :raises DamagedCheckpoint: none that is whole; the message says what is wrong with each
+    :raises ValueError: another algorithm or environment than the checkpoint's
+    """
+    checkpoint = latest_checkpoint(Path(path))
+    manifest = read_manifest(checkpoint)
+    if manifest["algorithm"] != algorithm.__name__:
+        raise ValueError(
+            f"algorithm must be {manifest['algorithm']}, that of {checkpoint}; "
+            f"got {algorithm.__name__}."
+        )
+    with warnings.catch_warnings():
+        # n_steps is in the saved buffer: SB3 takes that for a buffer class of the user's
+        warnings.filterwarnings("ignore", message="`n_steps=.*` is ignored")
+        model = algorithm.load(checkpoint / MODEL, env, device, force_reset=False)
+    assert model.env is not None
+    whole = manifest["environment"] == "saved"
+    together = restore(model.env, (checkpoint / STATE).read_bytes())
+    if BUFFER in manifest["files"]:
+        model.load_replay_buffer(checkpoint / BUFFER, truncate_last_traj=not whole)
+    model.action_space = together["action_space"]
+    if not whole:
+        model._last_obs = None
+        close_episode(model.replay_buffer)
+        if model.seed is not None:  # not the episodes of the beginning once more
+            model.env.seed(model.seed + model.num_timesteps)
+    _set_generators(together["generators"])
+    return model
+
+
+def latest_checkpoint(path: Path) -> Path:
+    """
+    The newest whole checkpoint of a folder.
+
+    :param path: a folder of checkpoints, or one checkpoint
+    :return: the checkpoint's folder
+    :raises FileNotFoundError: there is none
+    :raises DamagedCheckpoint: none that is whole
+    """
+    found = [path] if (path / MANIFEST).is_file() else _checkpoints(path)
+    if not found:
+        raise FileNotFoundError(f"path must be a checkpoint or a folder of them; got {path}.")
+    damages = []
+    for checkpoint in reversed(found):
+        try:
+            verify(checkpoint)
+        except DamagedCheckpoint as damage:
+            damages.append(str(damage))
+        else:
+            for message in damages:
+                warnings.warn(f"{message}; going on from {checkpoint}", stacklevel=2)
+            return checkpoint
+    raise DamagedCheckpoint("; ".join(damages))
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """
+    What a checkpoint says of itself.
+
+    :param checkpoint: its folder
+    :return: algorithm, steps, versions, notes, and the size and sum of each file
+    :raises DamagedCheckpoint: there is no manifest, or it is of another format
+    """
+    path = checkpoint / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        found = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint's manifest: {error}") from error
+    if found != FORMAT:
+        raise DamagedCheckpoint(f"{path} has format {found}; this version reads {FORMAT}")
+    return manifest
+
+
+def verify(checkpoint: Path) -> None:
+    """
+    Check a checkpoint's files against its manifest.
+
+    :param checkpoint: its folder
+    :raises DamagedCheckpoint: what is wrong, and with which file
+    """
+    for name, saved in read_manifest(checkpoint)["files"].items():
+        path = checkpoint / name
+        if not path.is_file():
+            raise DamagedCheckpoint(f"{path} is missing")
+        size = path.stat().st_size
+        if size != saved["bytes"]:
+            raise DamagedCheckpoint(f"{path} has {size} bytes where {saved['bytes']} were saved")
+        if _sha256(path) != saved["sha256"]:
+            raise DamagedCheckpoint(f"{path} is not what was saved: its SHA-256 sum is another")
+
+
+def _state(model: OffPolicyAlgorithm) -> tuple[str, bytes]:
+    """Random numbers and environment, and whether the latter is whole ("saved", or why not)."""
+    assert model.env is not None
+    together = {"generators": _generators(), "action_space": model.action_space}
+    try:
+        return "saved", capture(model.env, together)
+    except EnvironmentNotSaved as reason:
+        return f"not saved: {reason}", capture_wrappers(model.env, together)
+
+
+def _generators() -> dict[str, Any]:
+    """States of the global random generators."""
+    return {
+        "torch": th.get_rng_state(),
+        "cuda": th.cuda.get_rng_state_all() if th.cuda.is_available() else [],
+        "numpy": np.random.get_state(),  # noqa: NPY002
+        "python": random.getstate(),
+    }
+
+
+def _set_generators(states: dict[str, Any]) -> None:
+    """The inverse of :func:`_generators`; GPUs only where there are as many as there were."""
+    th.set_rng_state(states["torch"])
+    if th.cuda.is_available() and len(states["cuda"]) == th.cuda.device_count():
+        th.cuda.set_rng_state_all(states["cuda"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    random.setstate(states["python"])
+
+
+def _sha256(path: Path) -> str:
+    """The SHA-256 sum of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _onto_the_disk(path: Path) -> dict[str, Any]:
+    """Force a file onto the disk; its size and sum."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest last."""
+    return sorted((p for p in folder.glob("step_*") if p.name[5:].isdigit()), key=_steps)
+
+
+def _steps(checkpoint: Path) -> int:
+    """The environment steps that a checkpoint's name tells."""
+    return int(checkpoint.name.removeprefix("step_"))
