@@ -238,6 +238,7 @@ def trained(one: BoltzmannAlgorithm, updates: int) -> dict[str, th.Tensor]:
     [
         (RFMFlow, {}),
         (RFMFlow, {"parametrization": "velocity"}),
+        (RFMFlow, {"n_times": 4, "loss_weighting": "velocity"}),
         (
             RFMFlow,
             {
@@ -402,6 +403,31 @@ def test_log_prob_is_that_of_the_actions() -> None:
     actions = one.actor.flow.support.to_action(points).flatten()
     assert one.actor.flow.support.log_det(points).mean() < -0.2  # a premise: the Jacobian matters
     assert -log_prob.mean() == pytest.approx(differential_entropy(actions), abs=0.02)
+
+
+@pytest.mark.parametrize("estimator", ["bounded", "diagonal_centred", "noise"])
+def test_times_of_a_state_share_evaluations(
+    estimator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    support = "box" if estimator == "bounded" else "tanh"
+    one = model(estimator=estimator, support=support, n_times=4, n_particles=8)
+    problems, points = [], []
+    network, call = one.actor.network, Boltzmann.value_and_score
+
+    def value_and_score(self: Boltzmann, x: th.Tensor) -> Any:
+        points.append(x.shape[:-1])
+        return call(self, x)
+
+    monkeypatch.setattr(Boltzmann, "value_and_score", value_and_score)
+    monkeypatch.setattr(Boltzmann, "__call__", lambda self, x: value_and_score(self, x)[0])
+    network.register_forward_hook(lambda m, given, out: problems.append(given[1].shape))
+    obs, actions = th.rand(32, 3), th.rand(32, 2)
+    info = one.learner.update_actor(obs, actions)
+    assert problems[-1] == (4, 8, 2)  # as many points as transitions, of a quarter of the states
+    assert all(value.isfinite().all() for value in info.values())
+    # bounded: a gradient at the policy's mean, one for each time, and the particles of all times
+    shared = [(1, 8), (1, 4, 8), (8, 8)]
+    assert points == (shared if estimator == "bounded" else [(8, 4, 8)])
 
 
 def test_loss_weighting_changes_the_error_that_is_squared() -> None:

@@ -36,7 +36,7 @@ def fixed_noise(n_samples: int, dim: int, device: th.device) -> Tensor:
     """
     points = th.special.ndtri(sobol_points(n_samples, dim, device).clamp(1e-6, 1 - 1e-6))
     points[0] = 0.0
-    return points.float()
+    return points.float().unsqueeze(1)
 
 
 def check_action_space(space: spaces.Box) -> None:

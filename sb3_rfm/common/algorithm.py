@@ -85,6 +85,9 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
     :param examples: what ``x_t`` is mixed from: "policy" (a candidate, by softmax; paper), "best"
         (the best candidate), "replay" (the batch's action); or weighted actions that the network
         regresses on without an estimator: "exponential", "advantage"; or an object
+    :param n_times: times t of each state in the actor's update, T; with the bounded estimator they
+        share the state's particles. The update takes a T-th of the batch's states, so that it
+        regresses on as many ``x_t`` for a T-th of the evaluations of Q (paper: 1)
     :param critic_view: the value of the actor's Boltzmann law: "min" of the critics (paper),
         "mean", "target_min", "target_mean", or an object
     :param sampling_steps: solver steps an action (paper: 10)
@@ -175,6 +178,7 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         exploration_noise: float | str | None = None,
         target_noise: float | str | None = None,
         examples: ExamplesLike | None = None,
+        n_times: int | None = None,
         critic_view: CriticViewLike | None = None,
         sampling_steps: int | None = None,
         interpolant: InterpolantLike | None = None,

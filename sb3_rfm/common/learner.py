@@ -22,6 +22,19 @@ from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, Posterior
 
 
+def first_states(obs: PyTorchObs, n_states: int) -> PyTorchObs:
+    """
+    The first observations of a batch.
+
+    :param obs: a tensor, or a dictionary of them
+    :param n_states: how many
+    :return: of the same kind
+    """
+    if isinstance(obs, dict):
+        return {key: part[:n_states] for key, part in obs.items()}
+    return obs[:n_states]
+
+
 @dataclass(frozen=True)
 class Learner:
     """
@@ -30,6 +43,7 @@ class Learner:
     :param policy: actor, critic and target critic, with their optimizers
     :param estimator: how posterior means are estimated
     :param examples: what the regression is made of
+    :param n_times: times t of each state, T; the actor's update then takes a T-th of the states
     :param critic_view: which value of the critics the actor is trained on
     :param loss_weighting: which error of the regression is squared
     :param divergence: how log pi is computed for the critics' target; None: without entropy
@@ -44,6 +58,7 @@ class Learner:
     policy: RFMPolicy
     estimator: Estimator
     examples: Examples
+    n_times: int
     critic_view: CriticView
     loss_weighting: LossWeighting
     divergence: Divergence | None
@@ -158,6 +173,8 @@ class Learner:
         :return: quantities to log
         """
         actor = self.policy.actor
+        n_states = max(1, len(actions) // self.n_times)
+        obs, actions = first_states(obs, n_states), actions[:n_states]
         with th.no_grad():
             material = self.material(obs, actions)
             problem, info = self.regression(obs, material)
@@ -177,16 +194,17 @@ class Learner:
         :return: the regression, and quantities to log
         """
         flow = self.policy.actor.flow
-        x_1, weight = self.examples(material)
-        t = stratified_times(x_1[0], flow.t_range)
+        drawn = [self.examples(material) for _ in range(self.n_times)]
+        x_1, weight = (th.cat(parts) for parts in zip(*drawn, strict=True))
+        t = stratified_times(x_1, flow.t_range)
         coefficients = flow.interpolant(t.unsqueeze(-1))
         x_0 = th.randn_like(x_1)
         x_t = coefficients.alpha * x_1 + coefficients.beta * x_0
         ends, info = EndPoints(x_0, x_1), {}
         if not self.examples.own_ends:
-            posterior = self.posterior(obs, coefficients, x_t[0], material)
+            posterior = self.posterior(obs, coefficients, x_t, material)
             bound = flow.support.target_bound
-            ends = flow.kept_within(bound, coefficients, x_t[0], posterior.mean)
+            ends = flow.kept_within(bound, coefficients, x_t, posterior.mean)
             info = posterior_info(posterior)
         target = flow.parametrization.target(coefficients, ends).view_as(x_t)
         scale = self.loss_weighting.scale(flow.parametrization, coefficients)
@@ -217,10 +235,10 @@ class Learner:
         The posterior of the Boltzmann law given ``x_t``.
 
         :param obs: B observations
-        :param coefficients: the interpolant, (B, 1) each
-        :param x_t: (B, D)
+        :param coefficients: the interpolant, (T, B, 1) each
+        :param x_t: (T, B, D)
         :param material: the policy's candidates, as a guide
-        :return: the posterior
+        :return: the posterior of (T, B) points; of (B) for a single time
         """
         critic = self.policy.critic_target if self.critic_view.target else self.policy.critic
         law = Boltzmann(
@@ -232,6 +250,8 @@ class Learner:
             self.critic_view,
         )
         guide = material.points if self.estimator.guided else None
+        if self.n_times == 1:
+            coefficients, x_t = Coefficients(*(c[0] for c in coefficients)), x_t[0]
         return self.estimator(law, coefficients, x_t, policy_samples=guide)
 
     def update_temperature(self, points: Tensor) -> Info:

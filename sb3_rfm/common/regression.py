@@ -15,7 +15,7 @@ class Regression(NamedTuple):
     What the network is to predict, for B states and N examples of each.
 
     :param x_t: points, (N, B, D)
-    :param t: times, increasing, (B)
+    :param t: times, increasing along the flattened axes, (N, B)
     :param target: of the prediction, (N, B, D)
     :param scale: what the error is multiplied by before it is squared, (N, B, 1)
     """
@@ -28,16 +28,17 @@ class Regression(NamedTuple):
 
 def stratified_times(like: Tensor, t_range: tuple[float, float]) -> Tensor:
     """
-    Uniform times, one in each of B equal parts of the range, in increasing order.
+    Uniform times, one in each of N B equal parts of the range, in increasing order: those of one
+    state lie in N parts of the range, too.
 
-    :param like: (B, D)
+    :param like: (N, B, D)
     :param t_range: first and last time
-    :return: (B)
+    :return: (N, B)
     """
     low, high = t_range
-    batch_size = len(like)
-    parts = th.arange(batch_size, device=like.device) + th.rand(batch_size, device=like.device)
-    return low + (high - low) * parts / batch_size
+    shape = like.shape[:-1]
+    parts = th.arange(shape.numel(), device=like.device).view(shape)
+    return low + (high - low) * (parts + th.rand(shape, device=like.device)) / shape.numel()
 
 
 def posterior_info(posterior: Posterior) -> Info:
@@ -47,7 +48,7 @@ def posterior_info(posterior: Posterior) -> Info:
     :param posterior: the posteriors
     :return: effective sample size (mean, and by thirds of t), coefficient
     """
-    ess = posterior.ess
+    ess = posterior.ess.flatten()
     low, middle, high = (part.mean() for part in ess.tensor_split(3))
     return {
         "rfm/ess": ess.mean(),

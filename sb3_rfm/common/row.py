@@ -61,6 +61,7 @@ class Row:
     exploration_noise: float | str = 0.0
     target_noise: float | str = 0.0
     examples: ExamplesLike = "policy"
+    n_times: int = 1
     critic_view: CriticViewLike = "min"
     sampling_steps: int = 4
     interpolant: InterpolantLike = "linear"
@@ -78,6 +79,7 @@ class Row:
 
     def __post_init__(self) -> None:
         require_int("policy_delay", self.policy_delay)
+        require_int("n_times", self.n_times)
         if self.max_grad_norm != math.inf:
             require_float("max_grad_norm", self.max_grad_norm)
             require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
@@ -153,6 +155,7 @@ class Row:
             policy=policy,
             estimator=make_estimator(self.estimator, self.n_particles),
             examples=EXAMPLES.resolve(self.examples, Examples),
+            n_times=self.n_times,
             critic_view=CRITIC_VIEWS.resolve(self.critic_view, CriticView),
             loss_weighting=make_loss_weighting(self.loss_weighting),
             divergence=self.divergence(),

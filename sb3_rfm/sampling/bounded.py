@@ -47,7 +47,10 @@ class Bounded(Estimator):
     and the slopes are taken with weights tempered to an ESS of ``evened`` K, because a regression
     on one particle is noise.
 
-    :param n_particles: K, at least 2
+    Given T points ``x_t`` of each state, (T, B, D), it draws K / T particles for each and weighs
+    all K for each: T posteriors for the evaluations of one.
+
+    :param n_particles: K of a state, at least 2
     :param guided_share: share of the particles drawn from the guided bridge
     :param local_share: share drawn from the local fit; the bridge has the rest, and the guided
         bridge's share where there are no policy samples
@@ -100,6 +103,9 @@ class Bounded(Estimator):
         mixture = self._mixture(plain, log_density, policy_samples)
         x_1 = mixture.sample(x_t, generator)
         log_p, gradient = value_and_score(log_density, x_1)
+        if x_t.dim() > 2:  # each of the times weighs all the particles of its state
+            x_1, gradient = (v.unsqueeze(1).expand(-1, len(x_t), -1, -1) for v in (x_1, gradient))
+            log_p = log_p.unsqueeze(1)
         log_w = log_p + mixture.log_ratio(plain, x_1)
         weights = normalised_weights(log_w)
         log_even = tempered(log_w, self.evened * self.n_particles)
@@ -115,7 +121,9 @@ class Bounded(Estimator):
         estimate = weighted_mean(weights, left)
         if self.coupling and x_t.shape[-1] > 1:
             slopes = cross_slopes(even, residual, left, effective_sample_size(log_even))
-            estimate = estimate - th.einsum("bp,bpd->bd", weighted_mean(weights, residual), slopes)
+            estimate = estimate - th.einsum(
+                "...p,...pd->...d", weighted_mean(weights, residual), slopes
+            )
         control = estimate.clamp(-1, 1) - weighted_mean(weights, x_1)
         ratio = coefficients.alpha / coefficients.beta
         x_0 = tied_noise(coefficients, x_t, x_1)
@@ -129,19 +137,25 @@ class Bounded(Estimator):
 
         :return: the mixture, the bridge last
         """
-        n_guided = round(self.guided_share * self.n_particles)
-        n_local = round((self.guided_share + self.local_share) * self.n_particles) - n_guided
+        times = plain.loc.shape[:-2]
+        n_particles = self.n_particles // times.numel()
+        enough = f"at least {times.numel()}, one for each time that shares them"
+        require(n_particles > 0, "n_particles", self.n_particles, enough)
         laws, counts = [], []
         start = plain.mean
+        n_guided = round(self.guided_share * n_particles)
+        n_local = round((self.guided_share + self.local_share) * n_particles) - n_guided
         if policy_samples is not None and len(policy_samples) > 0:
             start = policy_samples.mean(0).clamp(-1, 1)
+            if times:
+                policy_samples = policy_samples.unsqueeze(1).expand(-1, *times, -1, -1)
         if n_guided and policy_samples is not None and len(policy_samples) > 1:
             laws.append(guided(plain, policy_samples, self.widening, self.floor))
             counts.append(n_guided)
         if n_local:
             laws.append(local(plain, log_density, start))
             counts.append(n_local)
-        if sum(counts) < self.n_particles:
+        if sum(counts) < n_particles:
             laws.append(plain)
-            counts.append(self.n_particles - sum(counts))
+            counts.append(n_particles - sum(counts))
         return Mixture(tuple(laws), tuple(counts))

@@ -96,7 +96,8 @@ def two_groups(samples: Tensor, floor: float) -> Groups:
     n = len(samples)
     ordered = samples.sort(0).values
     sums, squares = ordered.cumsum(0), ordered.square().cumsum(0)
-    low = th.arange(1, n, device=samples.device, dtype=samples.dtype).view(-1, 1, 1)
+    low = th.arange(1, n, device=samples.device, dtype=samples.dtype)
+    low = low.view(-1, *[1] * (samples.dim() - 1))
     lower, upper = sums[:-1] / low, (sums[-1] - sums[:-1]) / (n - low)
     within = (squares[-1] - low * lower.square() - (n - low) * upper.square()).clamp_min(0)
     variance, mean = th.var_mean(samples, 0)
@@ -211,8 +212,10 @@ class Mixture:
     """
     Laws with a fixed number of particles each.
 
-    :param laws: the laws, (B, D) each
-    :param counts: particles of each, at least 1
+    Laws of shape (T, B, D) are for T times of each of B states, which share their particles.
+
+    :param laws: the laws, (B, D) or (T, B, D) each
+    :param counts: particles of each for each time, at least 1
     """
 
     laws: tuple[Law, ...]
@@ -222,25 +225,29 @@ class Mixture:
         """
         Particles of each law in turn.
 
-        :param like: (B, D)
+        :param like: (B, D) or (T, B, D)
         :param generator: random generator
-        :return: in the box, (K, B, D)
+        :return: in the box, (K, B, D); those of all the times together
         """
         pairs = zip(self.laws, self.counts, strict=True)
-        return th.cat([law.icdf(shifted_sobol(count, like, generator)) for law, count in pairs])
+        drawn = [law.icdf(shifted_sobol(count, like, generator)) for law, count in pairs]
+        return th.cat(drawn).flatten(0, -3)
 
     def log_ratio(self, law: Law, x: Tensor) -> Tensor:
         """
-        Log-density of a law, relative to the whole mixture's, whichever law made the point (balance
-        heuristic).
+        Log-density of a law, relative to the whole mixture's, whichever law made the point, for
+        whichever time (balance heuristic).
 
-        :param law: one of the mixture's or another, (B, D)
-        :param x: in the box, (K, B, D)
-        :return: (K, B)
+        :param law: one of the mixture's or another, (B, D) or (T, B, D)
+        :param x: in the box, (K, B, D) or (K, T, B, D)
+        :return: (K, B) or (K, T, B)
         """
         densities = {id(each): each for each in (*self.laws, law)}
         logs = {key: each.log_prob(x).sum(-1) for key, each in densities.items()}
         n_particles = sum(self.counts)
         pairs = zip(self.laws, self.counts, strict=True)
         parts = [logs[id(each)] + math.log(n / n_particles) for each, n in pairs]
-        return logs[id(law)] - th.logsumexp(th.stack(parts), 0)
+        mixed = th.logsumexp(th.stack(parts), 0)
+        if mixed.dim() > 2:
+            mixed = th.logsumexp(mixed, 1, keepdim=True) - math.log(mixed.shape[1])
+        return logs[id(law)] - mixed

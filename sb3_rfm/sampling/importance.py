@@ -60,19 +60,20 @@ def weighted_mean(weights: Tensor, values: Tensor) -> Tensor:
 
     A particle of weight zero counts for nothing, whatever its value (inf and NaN too).
 
-    :param weights: (K, B), summing to one over axis 0
-    :param values: (K, B, D)
-    :return: (B, D)
+    :param weights: (K, *S), summing to one over axis 0
+    :param values: (K, *S, D)
+    :return: (*S, D)
     """
-    return th.einsum("kb,kbd->bd", weights, values.masked_fill((weights == 0).unsqueeze(-1), 0.0))
+    counted = values.masked_fill((weights == 0).unsqueeze(-1), 0.0)
+    return th.einsum("k...,k...d->...d", weights, counted)
 
 
 def centred(weights: Tensor, values: Tensor) -> Tensor:
     """
     Values less their weighted mean.
 
-    :param weights: (K, B), summing to one over axis 0
-    :param values: (K, B, D)
-    :return: (K, B, D)
+    :param weights: (K, *S), summing to one over axis 0
+    :param values: (K, *S, D)
+    :return: (K, *S, D)
     """
     return values - weighted_mean(weights, values)

@@ -12,11 +12,11 @@ def own_slope(weights: Tensor, regressor: Tensor, response: Tensor, ridge: float
     """
     Least-squares slope of each coordinate of the response on the same one of the regressor.
 
-    :param weights: (K, B), summing to one over axis 0
-    :param regressor: (K, B, D)
-    :param response: (K, B, D)
+    :param weights: (K, *S), summing to one over axis 0
+    :param regressor: (K, *S, D)
+    :param response: (K, *S, D)
     :param ridge: relative to the variance of both
-    :return: (B, D)
+    :return: (*S, D)
     """
     regressor, response = centred(weights, regressor), centred(weights, response)
     variance = weighted_mean(weights, regressor.square())
@@ -37,30 +37,31 @@ def cross_slopes(
     its own. With fewer samples than regressors it may fit their noise; capping ``df`` at a share of
     n made every posterior mean of ``benchmarks/posterior_error.py`` worse.
 
-    :param weights: (K, B), summing to one over axis 0
-    :param regressors: (K, B, P)
-    :param responses: (K, B, D)
-    :param n_samples: effective number of samples n, (B)
-    :return: (B, P, D)
+    :param weights: (K, *S), summing to one over axis 0
+    :param regressors: (K, *S, P)
+    :param responses: (K, *S, D)
+    :param n_samples: effective number of samples n, (*S)
+    :return: (*S, P, D)
     """
     regressors, responses = centred(weights, regressors), centred(weights, responses)
     tiny = th.finfo(regressors.dtype).tiny
     scale = weighted_mean(weights, regressors.square()).sqrt().clamp_min(tiny)
     regressors = regressors / scale
     weighted = weights.unsqueeze(-1) * regressors
-    gram = th.einsum("kbi,kbj->bij", weighted, regressors).nan_to_num(0.0, 0.0, 0.0)
-    cross = th.einsum("kbi,kbj->bij", weighted, responses).nan_to_num(0.0, 0.0, 0.0)
+    gram = th.einsum("k...i,k...j->...ij", weighted, regressors).nan_to_num(0.0, 0.0, 0.0)
+    cross = th.einsum("k...i,k...j->...ij", weighted, responses).nan_to_num(0.0, 0.0, 0.0)
     values, vectors = th.linalg.eigh(gram)
     values = values.clamp_min(0)
     along = vectors.mT @ cross
-    ridges = th.tensor(RIDGES, dtype=values.dtype, device=values.device).view(-1, 1, 1)
-    shrunk = values + ridges  # (R, B, P)
+    ridges = th.tensor(RIDGES, dtype=values.dtype, device=values.device)
+    shrunk = values + ridges.view(-1, *[1] * values.dim())  # (R, *S, P)
     freedom = (values / shrunk).sum(-1)
-    explained = th.einsum("bpd,rbp->rbd", along.square(), (values + 2 * ridges) / shrunk.square())
+    kept = (2 * shrunk - values) / shrunk.square()
+    explained = th.einsum("...pd,r...p->r...d", along.square(), kept)
     total = weighted_mean(weights, responses.square())
     left = (total - explained).clamp_min(0) + th.finfo(total.dtype).eps * total
     share = (1 - (freedom + 1) / (n_samples + 1)).clamp_min(1e-3)
-    best = (left / share.square().unsqueeze(-1)).argmin(0)  # (B, D)
-    chosen = ridges.flatten()[best].unsqueeze(1)
+    best = (left / share.square().unsqueeze(-1)).argmin(0)  # (*S, D)
+    chosen = ridges[best].unsqueeze(-2)
     slopes: Tensor = vectors @ (along / (values.unsqueeze(-1) + chosen))
     return slopes / scale.unsqueeze(-1)

@@ -14,12 +14,11 @@ def sobol_points(n_points: int, dim: int, device: th.device) -> Tensor:
     :param n_points: K
     :param dim: D
     :param device: device of the result
-    :return: uniform points in (0, 1), (K, 1, D), float64
+    :return: uniform points in (0, 1), (K, D), float64
     """
     return (
         th.quasirandom.SobolEngine(dim, scramble=True, seed=0)
         .draw(n_points, dtype=th.float64)
-        .unsqueeze(1)
         .to(device)
     )
 
@@ -31,9 +30,10 @@ def shifted_sobol(n_points: int, like: Tensor, generator: th.Generator | None = 
     Each point is uniform, the set is even.
 
     :param n_points: K
-    :param like: (B, D)
+    :param like: (*S, D)
     :param generator: random generator
-    :return: (K, B, D), float64
+    :return: (K, *S, D), float64
     """
     shift = th.rand(like.shape, dtype=th.float64, device=like.device, generator=generator)
-    return (sobol_points(n_points, like.shape[-1], like.device) + shift) % 1.0
+    points = sobol_points(n_points, like.shape[-1], like.device)
+    return (points.view(n_points, *[1] * (like.dim() - 1), -1) + shift) % 1.0

@@ -120,6 +120,65 @@ def test_agrees_with_quadrature(interpolant, target, guide):
     assert_agrees(error, spread.view(REPEATS, -1)[0], ess, precision=0.25)
 
 
+def at_all_times(target: str, guide: str | None, estimator: Bounded) -> tuple[th.Tensor, ...]:
+    """Errors (REPEATS, T), effective sample sizes and spreads (T) of times that share particles."""
+    x_t, _, mean, spread = th.stack([exact_ends(target, Linear(), t) for t in TIMES]).T
+    coefficients = Linear()(doubles(*TIMES).view(-1, 1, 1))
+    samples = samples_of([target], guide, REPEATS)
+    posterior = estimator(
+        TARGETS[target][0],
+        coefficients,
+        x_t.view(-1, 1, 1).expand(-1, REPEATS, 1),
+        generator=seeded(0),
+        policy_samples=None if samples is None else samples.transpose(0, 1),
+    )
+    error = posterior.mean.x_1[..., 0].T - mean
+    return error, posterior.ess.amin(1), spread
+
+
+@every_target
+@every_guide
+def test_times_that_share_particles_agree_with_quadrature(target, guide):
+    error, ess, spread = at_all_times(target, guide, Bounded(1280))
+    assert_agrees(error, spread, ess, precision=0.25)
+
+
+@every_target
+def test_shared_particles_are_worth_more_than_a_share_of_them(target):
+    shared, alone = (
+        at_all_times(target, "wrong", Bounded(20))[0],
+        th.stack(
+            [
+                posterior_mean(
+                    TARGETS[target][0],
+                    exact_ends(target, Linear(), t)[0].view(1, 1).expand(REPEATS, 1),
+                    doubles(t)[0],
+                    estimator=Bounded(20 // len(TIMES)),
+                    bounds=BOX,
+                    policy_samples=samples_of([target], "wrong", REPEATS),
+                    generator=seeded(0),
+                ).x_1[:, 0]
+                - exact_ends(target, Linear(), t)[2]
+                for t in TIMES
+            ],
+            dim=1,
+        ),
+    )
+    assert shared.square().mean() < 0.5 * alone.square().mean()
+
+
+def test_one_time_is_no_axis_of_times():
+    c, x_t = Linear()(doubles(0.4)), 0.3 * th.ones(5, 2, dtype=th.float64)
+    plain = Bounded(16)(bimodal, c, x_t, generator=seeded(0)).mean.x_1
+    once = Bounded(16)(bimodal, c, x_t.unsqueeze(0), generator=seeded(0)).mean.x_1
+    assert th.equal(once[0], plain)
+
+
+def test_each_time_has_a_particle():
+    with pytest.raises(ValueError, match=r"n_particles.*at least 3, one for each time.*got 2"):
+        Bounded(2)(bimodal, Linear()(doubles(0.4)), th.zeros(3, 5, 2, dtype=th.float64))
+
+
 @every_guide
 @pytest.mark.parametrize("interpolant", [Linear(), VPCosine()], ids=repr)
 @pytest.mark.parametrize("t", [0.001, 0.5, 0.999])
