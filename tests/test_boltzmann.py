@@ -90,7 +90,7 @@ def test_the_laws_own_score_is_autograds(
     one = model(policy_kwargs=arguments)
     features = critic_features(one.critic, th.rand(5, 3))
     law = Boltzmann(one.critic, features, th.tensor(0.1), support, view=view)
-    x = 3 * th.rand(7, 5, 2) - 1.5
+    x = 3 * th.rand(5, 2, 7).permute(2, 0, 1) - 1.5  # not contiguous
     for own, reference in zip(value_and_score(law, x), value_and_gradient(law, x), strict=True):
         assert not own.requires_grad
         assert own == pytest.approx(reference, rel=1e-4, abs=1e-4)

@@ -82,10 +82,10 @@ def minimum_q_and_gradient(
         for network, layers in zip(networks, hidden, strict=True)
     ]
     minimum, smallest = th.cat(values, dim=-1).min(-1)
-    gradient = th.empty_like(actions)
+    gradient = actions.new_empty(actions.shape)
     rows, dim = gradient.view(-1, actions.shape[-1]), actions.shape[-1]
     for index, (network, layers) in enumerate(zip(networks, hidden, strict=True)):
-        chosen = (smallest.view(-1) == index).nonzero().squeeze(-1)
+        chosen = (smallest.flatten() == index).nonzero().squeeze(-1)
         rows[chosen] = network.action_gradient([h.flatten(0, -2)[chosen] for h in layers], dim)
     return minimum, gradient
 
