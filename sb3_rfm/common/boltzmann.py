@@ -3,6 +3,7 @@ The Boltzmann law ``p(a | s) ∝ exp(Q(s, a) / temperature)`` of a critic, as a 
 points of the flow.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +12,18 @@ import torch as th
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
+from torch.nn import functional as F
 
 from sb3_rfm.networks import CriticNetwork
 from sb3_rfm.sampling.posteriors import value_and_gradient
 from sb3_rfm.sampling.registry import Registry
 from sb3_rfm.sampling.supports import Support
+
+N_SIZES = 8
+"""
+Sizes to which the rows of one critic are padded: oneDNN compiles a bfloat16 product for every new
+size, and keeps a thousand of them.
+"""
 
 
 def critic_features(critic: ContinuousCritic, obs: PyTorchObs) -> Tensor:
@@ -84,9 +92,12 @@ def minimum_q_and_gradient(
     minimum, smallest = th.cat(values, dim=-1).min(-1)
     gradient = actions.new_empty(actions.shape)
     rows, dim = gradient.view(-1, actions.shape[-1]), actions.shape[-1]
+    part = math.ceil(len(rows) / N_SIZES)
     for index, (network, layers) in enumerate(zip(networks, hidden, strict=True)):
         chosen = (smallest.flatten() == index).nonzero().squeeze(-1)
-        rows[chosen] = network.action_gradient([h.flatten(0, -2)[chosen] for h in layers], dim)
+        padded = F.pad(chosen, (0, -len(chosen) % part))
+        part_gradient = network.action_gradient([h.flatten(0, -2)[padded] for h in layers], dim)
+        rows[chosen] = part_gradient[: len(chosen)]
     return minimum, gradient
 
 
