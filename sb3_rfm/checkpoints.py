@@ -3,9 +3,6 @@ Checkpoints from which training goes on as if it had never stopped, written so t
 disk or damaged file costs more than the last of them.
 """
 
-import hashlib
-import json
-import os
 import random
 import shutil
 import warnings
@@ -18,6 +15,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
+from sb3_rfm.checkpoint_files import (
+    checkpoints_in,
+    latest_checkpoint,
+    read_manifest,
+    steps_of,
+    write_manifest,
+)
 from sb3_rfm.common.files import sync_folder, write_whole
 from sb3_rfm.env_state import EnvironmentNotSaved, capture, capture_wrappers, restore
 from sb3_rfm.replay import close_episode
@@ -25,12 +29,7 @@ from sb3_rfm.run_folder import versions
 from sb3_rfm.sampling.registry import require_int
 
 Algorithm = TypeVar("Algorithm", bound=OffPolicyAlgorithm)
-MANIFEST, MODEL, BUFFER, STATE = "manifest.json", "model.zip", "replay_buffer.pkl", "state.pkl"
-FORMAT = 1
-
-
-class DamagedCheckpoint(ValueError):
-    """A file of a checkpoint is missing, cut short or changed; the message names it."""
+MODEL, BUFFER, STATE = "model.zip", "replay_buffer.pkl", "state.pkl"
 
 
 class CheckpointEverything(BaseCallback):
@@ -88,7 +87,7 @@ class CheckpointEverything(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._last = self.num_timesteps
-        ahead = [p.name for p in _checkpoints(self.path) if _steps(p) > self.num_timesteps]
+        ahead = [p.name for p in checkpoints_in(self.path) if steps_of(p) > self.num_timesteps]
         if ahead:
             raise ValueError(
                 f"path must be a folder without checkpoints of a run further on than step "
@@ -139,20 +138,18 @@ def save_checkpoint(
         environment, state = _state(model)
         write_whole(aside / STATE, state)
         manifest = {
-            "format": FORMAT,
             "algorithm": type(model).__name__,
             "steps": model.num_timesteps,
             "environment": environment,
             "versions": versions(),
             "notes": notes or {},
-            "files": {path.name: _onto_the_disk(path) for path in sorted(aside.iterdir())},
         }
-        write_whole(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
+        write_manifest(aside, manifest)
         aside.rename(target)
         sync_folder(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    for path in _checkpoints(folder)[:-keep]:
+    for path in checkpoints_in(folder)[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
     return target
 
@@ -203,68 +200,6 @@ def load_checkpoint(
     return model
 
 
-def latest_checkpoint(path: Path) -> Path:
-    """
-    The newest whole checkpoint of a folder.
-
-    :param path: a folder of checkpoints, or one checkpoint
-    :return: the checkpoint's folder
-    :raises FileNotFoundError: there is none
-    :raises DamagedCheckpoint: none that is whole
-    """
-    found = [path] if (path / MANIFEST).is_file() else _checkpoints(path)
-    if not found:
-        raise FileNotFoundError(f"path must be a checkpoint or a folder of them; got {path}.")
-    damages = []
-    for checkpoint in reversed(found):
-        try:
-            verify(checkpoint)
-        except DamagedCheckpoint as damage:
-            damages.append(str(damage))
-        else:
-            for message in damages:
-                warnings.warn(f"{message}; going on from {checkpoint}", stacklevel=2)
-            return checkpoint
-    raise DamagedCheckpoint("; ".join(damages))
-
-
-def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """
-    What a checkpoint says of itself.
-
-    :param checkpoint: its folder
-    :return: algorithm, steps, versions, notes, and the size and sum of each file
-    :raises DamagedCheckpoint: there is no manifest, or it is of another format
-    """
-    path = checkpoint / MANIFEST
-    try:
-        manifest = json.loads(path.read_bytes())
-        found = manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpoint(f"{path} is not a checkpoint's manifest: {error}") from error
-    if found != FORMAT:
-        raise DamagedCheckpoint(f"{path} has format {found}; this version reads {FORMAT}")
-    return manifest
-
-
-def verify(checkpoint: Path) -> None:
-    """
-    Check a checkpoint's files against its manifest.
-
-    :param checkpoint: its folder
-    :raises DamagedCheckpoint: what is wrong, and with which file
-    """
-    for name, saved in read_manifest(checkpoint)["files"].items():
-        path = checkpoint / name
-        if not path.is_file():
-            raise DamagedCheckpoint(f"{path} is missing")
-        size = path.stat().st_size
-        if size != saved["bytes"]:
-            raise DamagedCheckpoint(f"{path} has {size} bytes where {saved['bytes']} were saved")
-        if _sha256(path) != saved["sha256"]:
-            raise DamagedCheckpoint(f"{path} is not what was saved: its SHA-256 sum is another")
-
-
 def _state(model: OffPolicyAlgorithm) -> tuple[str, bytes]:
     """Random numbers and environment, and whether the latter is whole ("saved", or why not)."""
     assert model.env is not None
@@ -292,29 +227,3 @@ def _set_generators(states: dict[str, Any]) -> None:
         th.cuda.set_rng_state_all(states["cuda"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     random.setstate(states["python"])
-
-
-def _sha256(path: Path) -> str:
-    """The SHA-256 sum of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _onto_the_disk(path: Path) -> dict[str, Any]:
-    """Force a file onto the disk; its size and sum."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the newest last."""
-    return sorted((p for p in folder.glob("step_*") if p.name[5:].isdigit()), key=_steps)
-
-
-def _steps(checkpoint: Path) -> int:
-    """The environment steps that a checkpoint's name tells."""
-    return int(checkpoint.name.removeprefix("step_"))

@@ -10,7 +10,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from sb3_rfm.networks import CriticNetwork, mlp_network, simba_network
+from sb3_rfm.critic_networks import CriticNetwork, mlp_network, simba_network
 from sb3_rfm.sampling.registry import require
 
 NETWORKS: dict[str, Callable[[int, list[int], type[nn.Module], bool], CriticNetwork]] = {

@@ -118,7 +118,8 @@ def resume(
     folder.latest_checkpoint()  # there is something to go on from
     import torch as th
 
-    from sb3_rfm.checkpoints import latest_checkpoint, load_checkpoint, read_manifest
+    from sb3_rfm.checkpoint_files import latest_checkpoint, read_manifest
+    from sb3_rfm.checkpoints import load_checkpoint
     from sb3_rfm.run_callbacks import Clock, StopRequest
 
     th.set_num_threads(machine.threads)

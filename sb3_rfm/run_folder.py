@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sb3_rfm.checkpoint_files import checkpoints_in
 from sb3_rfm.evaluations import COLUMNS, Evaluation, read_evaluations
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class RunFolder:
         :return: its folder, whose name ends in the number of steps
         :raises FileNotFoundError: when the run never got to one
         """
-        found = sorted(self.checkpoints.glob("step_*"), key=lambda path: int(path.name[5:]))
+        found = checkpoints_in(self.checkpoints)
         if not found:
             raise FileNotFoundError(
                 f"--resume: {self.path} has no checkpoint yet: start the run again instead."

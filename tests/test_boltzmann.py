@@ -29,7 +29,8 @@ from sb3_rfm.common.temperature import (
     gaussian_entropy,
     parse_temperature,
 )
-from sb3_rfm.networks import CriticNetwork, FlowNetwork, TimeEmbedding
+from sb3_rfm.critic_networks import CriticNetwork
+from sb3_rfm.networks import FlowNetwork, TimeEmbedding
 from sb3_rfm.sampling import Box, Data, Heun, Interpolant, TanhLatent, Velocity
 from sb3_rfm.sampling.divergences import ExactDivergence
 from sb3_rfm.sampling.posteriors import value_and_gradient, value_and_score

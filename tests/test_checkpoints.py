@@ -27,7 +27,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_rfm import QVPO, SAC, CheckpointEverything, RFMDiffusion, RFMFlow, load_checkpoint
-from sb3_rfm.checkpoints import DamagedCheckpoint, latest_checkpoint, read_manifest, save_checkpoint
+from sb3_rfm.checkpoint_files import DamagedCheckpoint, latest_checkpoint, read_manifest
+from sb3_rfm.checkpoints import save_checkpoint
 from sb3_rfm.envs import make_dmc
 
 N = 70

@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 from torch.nn import functional as F
 
-from sb3_rfm.networks import CriticNetwork
+from sb3_rfm.critic_networks import CriticNetwork
 from sb3_rfm.sampling.posteriors import value_and_gradient
 from sb3_rfm.sampling.registry import Registry
 from sb3_rfm.sampling.supports import Support
@@ -43,7 +43,7 @@ def q_values(
     """
     The values of many actions a state, by each of the critics.
 
-    :param critic: the critic, with networks of :class:`sb3_rfm.networks.CriticNetwork`
+    :param critic: the critic, with networks of :class:`sb3_rfm.critic_networks.CriticNetwork`
     :param features: :func:`critic_features`, (B, F)
     :param actions: in [-1, 1], (*S, B, D)
     :param bfloat16: whether the layers between the first and the last run in bfloat16

@@ -1,0 +1,188 @@
+"""The critics' networks: values of many actions a state, and their gradient in the action."""
+
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.torch_layers import create_mlp
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sb3_rfm.sampling.registry import require
+
+EXPANSION = 4
+"""Width of a SimBa block's inner layer over its outer (Lee et al. 2024)."""
+
+rectified = th.ops.aten.threshold_backward
+"""The gradient where an activation is above a threshold, 0 elsewhere, in one pass over memory."""
+
+
+class CriticNetwork(nn.Sequential):
+    """
+    Layers from observation features and action to a value; the first and the last are linear.
+
+    The first layer is a sum of two, ``W_s f + W_a a + b``: given features and actions apart,
+    ``W_s f + b`` is computed once a state, not once an action.
+    """
+
+    def forward(
+        self, features: Tensor, actions: Tensor | None = None, bfloat16: bool = False
+    ) -> Tensor:
+        """
+        Values of actions.
+
+        In bfloat16 the layers between the first and the last run at that precision; the two that
+        carry the action and the sum stay as they are, because rounding a value of 80 to bfloat16
+        would move it by more than ten temperatures of .02.
+
+        :param features: (B, F); or features and actions side by side, (B, F + D), as
+            Stable-Baselines3 calls a critic network
+        :param actions: (*S, B, D)
+        :param bfloat16: whether the layers between run in bfloat16
+        :return: (*S, B, 1)
+        """
+        if actions is None:
+            return super().forward(features)
+        layers: list[Any] = list(self)
+        rest = layers[1:]
+        hidden = self.first_layer(features, actions)
+        if not rest:  # a critic without a hidden layer is linear
+            return hidden
+        *between, last = rest
+        with th.autocast(hidden.device.type, th.bfloat16, enabled=bfloat16):
+            for layer in between:
+                hidden = layer(hidden)
+        return last(hidden.to(actions.dtype))
+
+    def first_layer(self, features: Tensor, actions: Tensor) -> Tensor:
+        """
+        The first layer as a sum of two.
+
+        :param features: (B, F)
+        :param actions: (*S, B, D)
+        :return: (*S, B, width)
+        """
+        first: Any = self[0]
+        weight_features, weight_actions = first.weight.split(
+            [features.shape[-1], actions.shape[-1]], dim=1
+        )
+        state = F.linear(features, weight_features, first.bias)
+        return state + F.linear(actions, weight_actions)
+
+    @property
+    def is_rectifier(self) -> bool:
+        """Whether it is linear layers with ReLU between them, at least one, and nothing else."""
+        layers: list[Any] = list(self)
+        linear, between = layers[::2], layers[1::2]
+        return (
+            len(linear) == len(between) + 1 > 1
+            and all(type(layer) is nn.Linear for layer in linear)
+            and all(type(layer) is nn.ReLU for layer in between)
+        )
+
+    def hidden_layers(self, features: Tensor, actions: Tensor, bfloat16: bool) -> list[Tensor]:
+        """
+        Activations of a rectifier network, without a graph.
+
+        :param features: (B, F)
+        :param actions: (*S, B, D)
+        :param bfloat16: see :meth:`forward`
+        :return: after each hidden layer, (*S, B, width)
+        """
+        dtype = th.bfloat16 if bfloat16 else actions.dtype
+        hidden = [self.first_layer(features, actions).relu_().to(dtype)]
+        layers: list[Any] = list(self)
+        for layer in layers[2:-1:2]:
+            hidden.append(
+                F.linear(hidden[-1], layer.weight.to(dtype), layer.bias.to(dtype)).relu_()
+            )
+        return hidden
+
+    def action_gradient(self, hidden: list[Tensor], action_dim: int) -> Tensor:
+        """
+        Gradient of a rectifier network's value in the action, without a graph.
+
+        :param hidden: rows of what :meth:`hidden_layers` returned, (N, width)
+        :param action_dim: D
+        :return: (N, D), in the dtype of the weights
+        """
+        linear: list[Any] = list(self)[::2]
+        first, *middle, last = linear
+        gradient = last.weight.to(hidden[-1].dtype).expand_as(hidden[-1])
+        for layer, activation in zip(reversed(middle), reversed(hidden[1:]), strict=True):
+            gradient = rectified(gradient, activation, 0) @ layer.weight.to(gradient.dtype)
+        gradient = rectified(gradient, hidden[0], 0).to(first.weight.dtype)
+        return gradient @ first.weight[:, -action_dim:]
+
+
+class ResidualBlock(nn.Module):
+    """
+    A SimBa block, ``x + W_2 activation(W_1 LayerNorm(x))``; He-normal weights, zero biases.
+
+    :param width: size of x
+    :param activation_fn: activation between the two layers
+    """
+
+    def __init__(self, width: int, activation_fn: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        inner = EXPANSION * width
+        first, last = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.branch = nn.Sequential(nn.LayerNorm(width), first, activation_fn(), last)
+        for layer in (first, last):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        :param x: (*S, width)
+        :return: (*S, width)
+        """
+        return x + self.branch(x)
+
+
+def mlp_network(
+    input_dim: int, net_arch: list[int], activation_fn: type[nn.Module], layer_norm: bool = False
+) -> CriticNetwork:
+    """
+    Stable-Baselines3's critic network; with a LayerNorm after each hidden linear layer, before its
+    activation, where asked (DroQ, arXiv 2110.02034; RLPD, arXiv 2302.02948). LayerNorm draws no
+    random numbers: equal seeds give the two the same weights.
+
+    :param input_dim: size of features and action together
+    :param net_arch: widths of the hidden layers
+    :param activation_fn: activation after each
+    :param layer_norm: whether to normalise
+    :return: the network
+    """
+    norms: list[type[nn.Module]] = [nn.LayerNorm] if layer_norm else []
+    return CriticNetwork(
+        *create_mlp(input_dim, 1, net_arch, activation_fn, post_linear_modules=norms)
+    )
+
+
+def simba_network(
+    input_dim: int, net_arch: list[int], activation_fn: type[nn.Module], layer_norm: bool = False
+) -> CriticNetwork:
+    """
+    SimBa (Lee et al. 2024, arXiv 2410.09754): a linear embedding, residual blocks, a LayerNorm, a
+    linear value; orthogonal weights in both linear layers, zero biases. The paper's running
+    normalisation of observations is left to ``VecNormalize``.
+
+    :param input_dim: size of features and action together
+    :param net_arch: one equal width for each block (paper: [512, 512])
+    :param activation_fn: activation within each block (paper: ReLU)
+    :param layer_norm: must be False, the blocks have theirs
+    :return: the network
+    :raises ValueError: widths that differ, or ``layer_norm``
+    """
+    require(
+        not layer_norm, "layer_norm", layer_norm, "False with network 'simba', which has its own"
+    )
+    equal = "equal widths, one for each residual block, with network 'simba'"
+    require(len(set(net_arch)) == 1, "net_arch (qf)", net_arch, equal)
+    width = net_arch[0]
+    first, last = nn.Linear(input_dim, width), nn.Linear(width, 1)
+    for layer in (first, last):
+        nn.init.orthogonal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    blocks = [ResidualBlock(width, activation_fn) for _ in net_arch]
+    return CriticNetwork(first, *blocks, nn.LayerNorm(width), last)
