@@ -61,12 +61,11 @@ def restore(env: VecEnv, state: bytes) -> dict[str, Any]:
     """
     layers = _layers(env)
     saved = _Unpickler(io.BytesIO(state), layers).load()
-    names = [type(layer).__name__ for layer in layers[: len(saved["names"])]]
-    if names != saved["names"]:
-        raise ValueError(
-            f"env must be built as the saved one: {' of '.join(saved['names'])}; "
-            f"got {' of '.join(names)}."
-        )
+    before, here = saved["kinds"], _kinds(layers[: len(saved["kinds"])])
+    related = [a[0] in b or b[0] in a for a, b in zip(before, here, strict=False)]
+    if len(before) != len(here) or not all(related):
+        wanted, got = (" of ".join(kinds[0] for kinds in each) for each in (before, here))
+        raise ValueError(f"env must be built as the saved one: {wanted}; got {got}.")
     for layer, attributes in zip(layers, saved["attributes"], strict=False):
         vars(layer).update(attributes)
     return saved["together"]
@@ -102,15 +101,22 @@ def _places(layers: list[Layer]) -> dict[Any, Any]:
     return places
 
 
+def _kinds(layers: list[Layer]) -> list[list[str]]:
+    """
+    The names of each layer's class and its bases: rl_zoo3 puts a subclass in TimeLimit's place, so
+    that one of the two may be the other's base.
+    """
+    return [[kind.__name__ for kind in type(layer).__mro__] for layer in layers]
+
+
 def _dump(layers: list[Layer], together: dict[str, Any]) -> bytes:
-    """Names and attributes of layers, and what goes with them, in one pickle."""
+    """Kinds and attributes of layers, and what goes with them, in one pickle."""
     attributes = [
         {name: value for name, value in vars(layer).items() if name not in LINKS}
         for layer in layers
     ]
-    names = [type(layer).__name__ for layer in layers]
     file = io.BytesIO()
-    saved = {"names": names, "attributes": attributes, "together": together}
+    saved = {"kinds": _kinds(layers), "attributes": attributes, "together": together}
     _Pickler(file, layers).dump(saved)
     return file.getvalue()
 

@@ -172,8 +172,9 @@ class Boltzmann:
         :param x: points, (*S, B, D)
         :return: (*S, B) and (*S, B, D), without a graph
         """
-        networks: list[CriticNetwork] = list(self.critic.q_networks)  # type: ignore[arg-type]
-        if self.view.mean or not all(network.is_rectifier for network in networks):
+        every = self.critic.q_networks
+        networks = [n for n in every if isinstance(n, CriticNetwork) and n.is_rectifier]
+        if self.view.mean or len(networks) < len(every):
             return value_and_gradient(self, x)
         with th.enable_grad():
             leaf = x.detach().requires_grad_()
