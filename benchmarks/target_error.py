@@ -72,9 +72,7 @@ class Setting:
         for few in th.arange(len(obs)).split(CHUNK):
             law = Boltzmann(critic, critic_features(critic, obs[few]), temperature, self.support)
             guide = points[:, few] if estimator.guided else None
-            posterior = estimator(
-                law, type(coefficients)(*(c[few] for c in coefficients)), x_t[few], None, guide
-            )
+            posterior = estimator(law, coefficients.at(few), x_t[few], None, guide)
             mean = posterior.mean.x_1.clamp(-self.support.bound, self.support.bound)
             means.append(self.support.to_action(mean))
             sizes.append(posterior.ess)

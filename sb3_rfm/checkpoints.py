@@ -22,7 +22,7 @@ from sb3_rfm.checkpoint_files import (
     steps_of,
     write_manifest,
 )
-from sb3_rfm.common.files import sync_folder, write_whole
+from sb3_rfm.common.files import sync_folder
 from sb3_rfm.env_state import EnvironmentNotSaved, capture, capture_wrappers, restore
 from sb3_rfm.replay import close_episode
 from sb3_rfm.run_folder import versions
@@ -136,7 +136,7 @@ def save_checkpoint(
         if model.replay_buffer is not None:
             model.save_replay_buffer(aside / BUFFER)
         environment, state = _state(model)
-        write_whole(aside / STATE, state)
+        (aside / STATE).write_bytes(state)
         manifest = {
             "algorithm": type(model).__name__,
             "steps": model.num_timesteps,

@@ -118,19 +118,20 @@ def resume(
     folder.latest_checkpoint()  # there is something to go on from
     import torch as th
 
-    from sb3_rfm.checkpoint_files import latest_checkpoint, read_manifest
+    from sb3_rfm.checkpoint_files import read_manifest
     from sb3_rfm.checkpoints import load_checkpoint
     from sb3_rfm.run_callbacks import Clock, StopRequest
 
     th.set_num_threads(machine.threads)
     with StopRequest() as stop:
         env = make_env(settings, training=True)
-        checkpoint = latest_checkpoint(folder.checkpoints)
-        model = load_checkpoint(algorithm_class(settings.algo), checkpoint, env, machine.device)
+        algorithm = algorithm_class(settings.algo)
+        model = load_checkpoint(algorithm, folder.checkpoints, env, machine.device)
         size = buffer_length(settings)
         if size is not None:
             lengthen(model.replay_buffer, size // model.n_envs)
         folder.drop_evaluations_after(model.num_timesteps)
+        checkpoint = folder.checkpoints / f"step_{model.num_timesteps}"
         spent = read_manifest(checkpoint)["notes"]["wall_seconds"]
         clock = Clock(spent, model.num_timesteps)
         print(f"Going on from step {model.num_timesteps} of {settings.steps}.")

@@ -251,7 +251,7 @@ class Learner:
         )
         guide = material.points if self.estimator.guided else None
         if self.n_times == 1:
-            coefficients, x_t = Coefficients(*(c[0] for c in coefficients)), x_t[0]
+            coefficients, x_t = coefficients.at(0), x_t[0]
         return self.estimator(law, coefficients, x_t, policy_samples=guide)
 
     def update_temperature(self, points: Tensor) -> Info:

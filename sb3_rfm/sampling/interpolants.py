@@ -26,8 +26,8 @@ class Coefficients(NamedTuple):
     d_alpha: Tensor
     d_beta: Tensor
 
-    def at(self, index: int) -> "Coefficients":
-        """The coefficients of one time out of a vector of times."""
+    def at(self, index: int | Tensor) -> "Coefficients":
+        """The coefficients of one time, or of some, out of a vector of times."""
         return Coefficients(*(c[index] for c in self))
 
 
