@@ -60,7 +60,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "critic": (Learner, "update_critic"),
     "particles": (Learner, "posterior"),
     "actor": (Learner, "update_actor"),
-    "target networks": (algorithm_module, "polyak_update"),
+    "target networks": (algorithm_module, "move_towards"),
 }
 
 

@@ -14,7 +14,6 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import (
     FloatSchedule,
     get_parameters_by_name,
-    polyak_update,
     update_learning_rate,
 )
 
@@ -25,6 +24,7 @@ from sb3_rfm.common.choices import ChoiceLike
 from sb3_rfm.common.examples import ExamplesLike
 from sb3_rfm.common.exchange import Exchange
 from sb3_rfm.common.guards import Guarded
+from sb3_rfm.common.optimization import move_towards
 from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
 from sb3_rfm.common.regression import Info
 from sb3_rfm.common.row import Row
@@ -277,8 +277,8 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
             if self._n_updates % self.choices.policy_delay == 0:
                 infos[-1].update(self.learner.update_actor(data.observations, data.actions))
                 self._average_policy()
-            polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
-            polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+            move_towards(self.critic_target.parameters(), self.critic.parameters(), self.tau)
+            move_towards(self.batch_norm_stats_target, self.batch_norm_stats, 1.0)
             self._n_updates += 1
         self._log(infos)
 
@@ -286,7 +286,7 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         """Move the averaged network towards the actor's, where there is one."""
         averaged, tau = self.actor.averaged_network, self.choices.policy_tau
         if averaged is not None and tau is not None:
-            polyak_update(self.actor.network.parameters(), averaged.parameters(), tau)
+            move_towards(averaged.parameters(), self.actor.network.parameters(), tau)
 
     def _update_rates(self) -> None:
         """Bring learning rates and temperature to the present progress."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sb3_rfm.common.actor import RFMActor
 from sb3_rfm.common.flow import Flow
+from sb3_rfm.common.optimization import make_optimizer
 from sb3_rfm.critics import Critic, CriticOptions
 from sb3_rfm.sampling.registry import require_int
 
@@ -35,7 +36,8 @@ class RFMPolicy(BasePolicy):
     :param features_extractor_kwargs: its keyword arguments
     :param normalize_images: whether to divide images by 255
     :param optimizer_class: the optimizer
-    :param optimizer_kwargs: its keyword arguments, without the learning rate
+    :param optimizer_kwargs: its keyword arguments, without the learning rate; Adam's and AdamW's
+        steps are fused unless they say otherwise
     :param n_critics: number of critic networks
     :param share_features_extractor: share the features extractor between actor and critic (the
         actor's loss trains it)
@@ -114,7 +116,9 @@ class RFMPolicy(BasePolicy):
     def _make_optimizer(
         self, parameters: list[nn.Parameter], lr_schedule: Schedule
     ) -> th.optim.Optimizer:
-        return self.optimizer_class(parameters, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        return make_optimizer(
+            self.optimizer_class, parameters, lr_schedule(1), self.optimizer_kwargs
+        )
 
     def make_critic(self) -> Critic:
         """

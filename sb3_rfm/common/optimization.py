@@ -1,0 +1,47 @@
+"""Optimizers and averaged networks, each step of which is one call for all parameters."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch as th
+from torch import Tensor
+
+IMPLEMENTATIONS = {"foreach", "fused", "capturable", "differentiable"}
+"""Arguments of PyTorch's optimizers that choose how a step is computed."""
+
+
+def make_optimizer(
+    optimizer_class: type[th.optim.Optimizer],
+    parameters: Iterable[Tensor],
+    learning_rate: float,
+    optimizer_kwargs: dict[str, Any],
+) -> th.optim.Optimizer:
+    """
+    An optimizer; Adam's and AdamW's steps are fused unless another implementation is asked for.
+
+    :param optimizer_class: its class
+    :param parameters: what it optimizes
+    :param learning_rate: its learning rate
+    :param optimizer_kwargs: its other arguments
+    :return: the optimizer
+    """
+    has_fused = optimizer_class in (th.optim.Adam, th.optim.AdamW)
+    arguments = {"lr": learning_rate, **optimizer_kwargs}
+    if has_fused and not IMPLEMENTATIONS & arguments.keys():
+        arguments["fused"] = True
+    return optimizer_class(parameters, **arguments)
+
+
+@th.no_grad()
+def move_towards(averages: Iterable[Tensor], tensors: Iterable[Tensor], tau: float) -> None:
+    """
+    Polyak averaging, ``average <- average + tau (tensor - average)`` in place.
+
+    :param averages: of shapes and dtypes equal to the tensors', one after the other
+    :param tensors: what they move towards
+    :param tau: the step, in [0, 1]
+    """
+    averages, tensors = list(averages), list(tensors)
+    assert len(averages) == len(tensors)
+    if averages:
+        th._foreach_lerp_(averages, tensors, tau)
