@@ -5,7 +5,8 @@ How fast training is beside SAC, TD3, TQC and CrossQ, where an update's time goe
 
 One thread, cheetah-run, batch 256, two hidden layers of 256 units for all, one update a step. Every
 round trains each algorithm for some steps in turn; a ratio is taken within a round, so that a
-machine whose speed changes does not matter. Writes ``results/speed.csv`` and a picture.
+machine whose speed changes does not matter. Writes ``results/speed.csv`` and a picture. With a GPU
+the rates are measured on it, too (tables named "cuda").
 """
 
 import argparse
@@ -23,38 +24,15 @@ from unittest.mock import patch
 
 import numpy as np
 import torch as th
-from sb3_contrib import TQC, CrossQ
-from stable_baselines3 import SAC, TD3
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from speed_floor import growth
+from speed_models import ALGORITHMS, SLOW, make, seconds
 
-import sb3_rfm
 from sb3_rfm.common import algorithm as algorithm_module
 from sb3_rfm.common.actor import RFMActor
 from sb3_rfm.common.learner import Learner
-from sb3_rfm.rfm_flow.rfm_flow import AUTHORS
 
 HERE = Path(__file__).parent
 RESULTS, PICTURE = HERE / "results" / "speed.csv", HERE.parent / "docs" / "images" / "speed.png"
-WARM_UP = 300  # steps before anything is timed: a batch has to be full
-ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {
-    "SAC": SAC,
-    "TD3": TD3,
-    "TQC": TQC,
-    "CrossQ": CrossQ,
-    "RFMFlow": sb3_rfm.RFMFlow,
-    "RFMDiffusion": sb3_rfm.RFMDiffusion,
-    **{name: getattr(sb3_rfm, name) for name in ("QSM", "SDAC", "QVPO", "IDEM", "DPMD")},
-}
-SLOW = {"RFMFlow, authors' settings": sb3_rfm.RFMFlow, "QNE": sb3_rfm.QNE, "DQS": sb3_rfm.DQS}
-GROWTH: dict[str, tuple[Any, ...]] = {
-    "n_particles": (8, 16, 32, 64),
-    "n_candidates": (2, 4, 8, 16),
-    "sampling_steps": (2, 4, 8, 16),
-    "batch_size": (64, 128, 256, 512),
-    "width": (128, 256, 512),
-}
 PARTS: dict[str, tuple[Any, str]] = {
     "candidates": (RFMActor, "candidates"),
     "critic": (Learner, "update_critic"),
@@ -64,34 +42,10 @@ PARTS: dict[str, tuple[Any, str]] = {
 }
 
 
-def make(name: str, **changes: Any) -> OffPolicyAlgorithm:
-    """A model whose buffer holds a batch; ``width`` is that of both layers of all networks."""
-    width = changes.pop("width", 256)
-    settings = {
-        "learning_starts": WARM_UP - 20,
-        "buffer_size": 10_000,
-        "batch_size": 256,
-        "seed": 0,
-        "device": "cpu",
-        "policy_kwargs": {"net_arch": [width, width]},
-        **changes,
-    }
-    if name == "RFMFlow, authors' settings":
-        settings = {**AUTHORS, **settings}
-    env = sb3_rfm.make_dmc("cheetah-run", seed=0)
-    return ({**ALGORITHMS, **SLOW}[name])("MlpPolicy", env, **settings).learn(WARM_UP)
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def rates(rounds: int, steps: int) -> list[dict[str, Any]]:
+def rates(rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
     """Steps a second in training, and the ratio to SAC's in the same round."""
     names = [*ALGORITHMS, *SLOW]
-    models = {name: make(name) for name in names}
+    models = {name: make(name, device=device) for name in names}
     measured: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, model in models.items():
@@ -103,7 +57,7 @@ def rates(rounds: int, steps: int) -> list[dict[str, Any]]:
         ratios = np.divide(measured[name], measured["SAC"])
         rows.append(
             {
-                "table": "rate",
+                "table": "rate" if device == "cpu" else f"rate {device}",
                 "name": name,
                 "value": np.median(measured[name]),
                 "ratio": np.median(ratios),
@@ -178,35 +132,6 @@ def latencies(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def matrix_rate() -> float:
-    """Floating-point operations a second of the largest product in an update."""
-    x, w = th.randn(4096, 256), th.randn(256, 256)
-    return 2 * 4096 * 256 * 256 / min(seconds(lambda: F.linear(x, w)) for _ in range(30))
-
-
-def growth(updates: int) -> list[dict[str, Any]]:
-    """Milliseconds of two updates (one of the actor), and their operations at the matrix rate."""
-    rate, rows = matrix_rate(), []
-    for argument, values in GROWTH.items():
-        for value in values:
-            model = make("RFMFlow", **{argument: value})
-            batch = model.batch_size
-            with FlopCounterMode(display=False) as counter:
-                model.train(2, batch)
-            spent = min(seconds(lambda m=model, b=batch: m.train(2, b)) for _ in range(updates))
-            floor = counter.get_total_flops() / rate
-            rows.append(
-                {
-                    "table": f"growth {argument}",
-                    "name": str(value),
-                    "value": 1e3 * spent,
-                    "ratio": spent / floor,
-                    "low": 1e3 * floor,
-                }
-            )
-    return rows
-
-
 def memory() -> list[dict[str, Any]]:
     """Peak resident size in MiB, each algorithm in a process of its own."""
     rows = []
@@ -250,7 +175,12 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     rows = [
-        *rates(options.rounds, options.steps),
+        *[
+            row
+            for device in ("cpu", "cuda")
+            if device == "cpu" or th.cuda.is_available()
+            for row in rates(options.rounds, options.steps, device)
+        ],
         *parts(options.steps),
         *latencies(20 * options.rounds),
         *growth(2 * options.rounds),

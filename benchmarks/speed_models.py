@@ -1,0 +1,76 @@
+"""The models that ``speed.py`` times, and its stopwatch."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from sb3_contrib import TQC, CrossQ
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+import sb3_rfm
+from sb3_rfm.rfm_flow.rfm_flow import AUTHORS
+
+WARM_UP = 300  # steps before anything is timed: a batch has to be full
+ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {
+    "SAC": SAC,
+    "TD3": TD3,
+    "TQC": TQC,
+    "CrossQ": CrossQ,
+    "RFMFlow": sb3_rfm.RFMFlow,
+    "RFMDiffusion": sb3_rfm.RFMDiffusion,
+    **{name: getattr(sb3_rfm, name) for name in ("QSM", "SDAC", "QVPO", "IDEM", "DPMD")},
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "RFMFlow, light": {
+        "n_times": 4,
+        "n_particles": 8,
+        "sampling_steps": 2,
+        "n_candidates": 2,
+    },
+    "RFMFlow, authors' settings": AUTHORS,
+}
+ALGORITHMS["RFMFlow, light"] = sb3_rfm.RFMFlow
+SLOW = {"RFMFlow, authors' settings": sb3_rfm.RFMFlow, "QNE": sb3_rfm.QNE, "DQS": sb3_rfm.DQS}
+
+
+class Blank(gym.Env[np.ndarray, np.ndarray]):
+    """Observations and rewards that are always zero, for actions of any dimension."""
+
+    def __init__(self, action_dim: int) -> None:
+        self.observation_space = gym.spaces.Box(-1, 1, (17,))
+        self.action_space = gym.spaces.Box(-1, 1, (action_dim,))
+
+    def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.zeros(17, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(17, np.float32), 0.0, False, False, {}
+
+
+def make(name: str, **changes: Any) -> OffPolicyAlgorithm:
+    """
+    A model whose buffer holds a batch; ``width`` is that of both layers of all networks,
+    ``action_dim`` that of a blank environment in cheetah's place.
+    """
+    width, action_dim = changes.pop("width", 256), changes.pop("action_dim", None)
+    settings = {
+        "learning_starts": WARM_UP - 20,
+        "buffer_size": 10_000,
+        "batch_size": 256,
+        "seed": 0,
+        "device": "cpu",
+        "policy_kwargs": {"net_arch": [width, width]},
+        **changes,
+    }
+    settings = {**SETTINGS.get(name, {}), **settings}
+    env = sb3_rfm.make_dmc("cheetah-run", seed=0) if action_dim is None else Blank(action_dim)
+    return ({**ALGORITHMS, **SLOW}[name])("MlpPolicy", env, **settings).learn(WARM_UP)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
