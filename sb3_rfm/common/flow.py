@@ -8,7 +8,6 @@ from torch import Tensor
 from sb3_rfm.common.choices import Choice, GaussianNoise, Softmax
 from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
 from sb3_rfm.sampling.parametrizations import EndPoints, Parametrization, Velocity
-from sb3_rfm.sampling.proposals import tied_noise
 from sb3_rfm.sampling.registry import require, require_float, require_int
 from sb3_rfm.sampling.solvers import Euler, Solver
 from sb3_rfm.sampling.supports import Support, TanhLatent
@@ -74,4 +73,4 @@ class Flow:
         if math.isinf(bound):
             return ends
         x_1 = ends.x_1.clamp(-bound, bound)
-        return EndPoints(tied_noise(coefficients, x_t, x_1), x_1)
+        return EndPoints(coefficients.noise_end(x_t, x_1), x_1)

@@ -16,7 +16,6 @@ from sb3_rfm.sampling.posteriors import (
     Posterior,
     value_and_score,
 )
-from sb3_rfm.sampling.proposals import tied_action
 from sb3_rfm.sampling.refinements import Refinement
 from sb3_rfm.sampling.registry import require, require_float
 from sb3_rfm.sampling.sources import Gaussian
@@ -50,7 +49,7 @@ class PlugIn(Estimator):
         x_0, nothing = -score.unsqueeze(0), th.zeros_like(x_t)
         return Posterior(
             x_0,
-            tied_action(coefficients, x_t, x_0),
+            coefficients.action_end(x_t, x_0),
             th.zeros_like(x_0[..., 0]),
             EndPoints(nothing, nothing),
             nothing,

@@ -21,7 +21,7 @@ from sb3_rfm.sampling.importance import (
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, LogDensity, Posterior, value_and_score
-from sb3_rfm.sampling.proposals import bridge, tied_noise
+from sb3_rfm.sampling.proposals import bridge
 from sb3_rfm.sampling.registry import require, require_float, require_int
 from sb3_rfm.sampling.regression import cross_slopes, own_slope
 from sb3_rfm.sampling.truncated_normals import TruncatedNormal
@@ -126,7 +126,7 @@ class Bounded(Estimator):
             )
         control = estimate.clamp(-1, 1) - weighted_mean(weights, x_1)
         ratio = coefficients.alpha / coefficients.beta
-        x_0 = tied_noise(coefficients, x_t, x_1)
+        x_0 = coefficients.noise_end(x_t, x_1)
         return Posterior(x_0, x_1, log_w, EndPoints(-ratio * control, control), slope)
 
     def _mixture(

@@ -30,6 +30,26 @@ class Coefficients(NamedTuple):
         """The coefficients of one time, or of some, out of a vector of times."""
         return Coefficients(*(c[index] for c in self))
 
+    def action_end(self, x_t: Tensor, x_0: Tensor) -> Tensor:
+        """
+        The action that ``x_t`` ties to a noise, ``x_1 = (x_t - beta x_0) / alpha``.
+
+        :param x_t: points at this time, (*S, D)
+        :param x_0: noise, (*S, D)
+        :return: (*S, D)
+        """
+        return (x_t - self.beta * x_0) / self.alpha
+
+    def noise_end(self, x_t: Tensor, x_1: Tensor) -> Tensor:
+        """
+        The noise that ``x_t`` ties to an action, ``x_0 = (x_t - alpha x_1) / beta``.
+
+        :param x_t: points at this time, (*S, D)
+        :param x_1: action, (*S, D)
+        :return: (*S, D)
+        """
+        return (x_t - self.alpha * x_1) / self.beta
+
 
 class Interpolant(ABC):
     """

@@ -80,6 +80,9 @@ class Data(Parametrization):
     def weights(self, coefficients: Coefficients) -> tuple[Tensor, Tensor]:
         return th.zeros_like(coefficients.alpha), th.ones_like(coefficients.alpha)
 
+    def end_points(self, coefficients: Coefficients, x_t: Tensor, value: Tensor) -> EndPoints:
+        return EndPoints(coefficients.noise_end(x_t, value), value)
+
 
 @dataclass(frozen=True)
 class Velocity(Parametrization):

@@ -12,7 +12,7 @@ from sb3_rfm.sampling.control_variates import Coefficient, Fixed
 from sb3_rfm.sampling.importance import normalised_weights, weighted_mean
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.parametrizations import EndPoints
-from sb3_rfm.sampling.proposals import Prior, Proposal, tied_action
+from sb3_rfm.sampling.proposals import Prior, Proposal
 from sb3_rfm.sampling.refinements import Refinement
 from sb3_rfm.sampling.registry import require, require_int
 from sb3_rfm.sampling.sources import Gaussian, Source
@@ -287,13 +287,13 @@ class LangevinStein(Estimator):
             return self.source.log_prob(x_0), self.source.score(x_0)
 
         def ratio(x_0: Tensor) -> tuple[Tensor, Tensor]:
-            x_1 = tied_action(coefficients, x_t, x_0)
+            x_1 = coefficients.action_end(x_t, x_0)
             log_p, gradient = value_and_score(log_density, x_1)
             return log_p, -coefficients.beta / coefficients.alpha * gradient
 
         if self.refinement is not None:
             swarm, log_w = self.refinement(base, ratio, x_0, generator)
-            return swarm.x, tied_action(coefficients, x_t, swarm.x), log_w, swarm.slope
+            return swarm.x, coefficients.action_end(x_t, swarm.x), log_w, swarm.slope
         if self.coefficient.uses_score or self._score_rule.uses_score:
             log_p, slope = ratio(x_0)
             return x_0, x_1, log_p + log_ratio, slope

@@ -30,30 +30,6 @@ class Particles(NamedTuple):
     log_ratio: Tensor
 
 
-def tied_action(coefficients: Coefficients, x_t: Tensor, x_0: Tensor) -> Tensor:
-    """
-    The action that ``x_t`` ties to a noise, ``x_1 = (x_t - beta x_0) / alpha``.
-
-    :param coefficients: the interpolant at the time of ``x_t``, each () or (B, 1)
-    :param x_t: (B, D)
-    :param x_0: noise, (*S, B, D)
-    :return: (*S, B, D)
-    """
-    return (x_t - coefficients.beta * x_0) / coefficients.alpha
-
-
-def tied_noise(coefficients: Coefficients, x_t: Tensor, x_1: Tensor) -> Tensor:
-    """
-    The noise that ``x_t`` ties to an action, ``x_0 = (x_t - alpha x_1) / beta``.
-
-    :param coefficients: the interpolant at the time of ``x_t``, each () or (B, 1)
-    :param x_t: (*S, D)
-    :param x_1: action, (*S, D)
-    :return: (*S, D)
-    """
-    return (x_t - coefficients.alpha * x_1) / coefficients.beta
-
-
 def bridge(coefficients: Coefficients, x_t: Tensor) -> TruncatedNormal:
     """
     ``TN(x_t / alpha, (beta / alpha)²)``: the posterior of a uniform target.
@@ -122,7 +98,7 @@ class Prior(Proposal):
         generator: th.Generator | None = None,
     ) -> Particles:
         x_0 = self.source.sample((n_particles, *x_t.shape), like=x_t, generator=generator)
-        x_1 = tied_action(coefficients, x_t, x_0)
+        x_1 = coefficients.action_end(x_t, x_0)
         return Particles(x_0, x_1, th.zeros(x_0.shape[:-1], dtype=x_t.dtype, device=x_t.device))
 
 
@@ -150,4 +126,4 @@ class Bridge(Proposal):
             (n_particles, *x_t.shape), dtype=th.float64, device=x_t.device, generator=generator
         )
         x_1 = bridge(coefficients, x_t).icdf(uniform)
-        return Particles(tied_noise(coefficients, x_t, x_1), x_1, th.zeros_like(x_1[..., 0]))
+        return Particles(coefficients.noise_end(x_t, x_1), x_1, th.zeros_like(x_1[..., 0]))
