@@ -220,7 +220,7 @@ def test_averaged_policy_follows_and_draws_the_critics_target() -> None:
             parameter.add_(1.0)
     obs = th.rand(5, 3)
     with th.no_grad():
-        now, then = (one.actor.field(obs, target).condition for target in (False, True))
+        now, then = (one.actor.drawing_field(obs, target).condition for target in (False, True))
     assert not th.allclose(now, then)
     one._average_policy()
     for mine, slow in zip(one.actor.network.parameters(), averaged.parameters(), strict=True):
@@ -230,7 +230,7 @@ def test_averaged_policy_follows_and_draws_the_critics_target() -> None:
     plain = model(QNE)
     assert plain.actor.averaged_network is None
     with th.no_grad():
-        same = [plain.actor.field(obs, target).condition for target in (False, True)]
+        same = [plain.actor.drawing_field(obs, target).condition for target in (False, True)]
     assert th.equal(*same)
 
 
@@ -265,7 +265,7 @@ def test_reward_scale_and_best_choice_enter_the_critics_target() -> None:
         th.manual_seed(5)
         value, _ = one.learner.next_value(obs)
         th.manual_seed(5)
-        points = one.learner.candidates(one.actor.field(obs, target=True), 6)
+        points = one.learner.candidates(one.actor.drawing_field(obs, target=True), 6)
     q = values(one.critic_target, obs, points.clamp(-1, 1)).amin(0)
     th.testing.assert_close(value, q.amax(0), rtol=1e-4, atol=1e-5)
     one.learn(101)
@@ -298,7 +298,8 @@ def test_bad_choices_are_refused(argument: str, wrong: Any) -> None:
 def test_equal_values_weigh_nothing() -> None:
     """Rounding must not make an advantage negative: its root would be NaN."""
     q = th.full((9, 1000), 0.1) + 1e-9 * th.rand(1000)
-    material = Material(th.zeros(1000, 1), th.zeros(9, 1000, 1), q, th.tensor(0.1))
+    points = th.zeros(9, 1000, 1)
+    material = Material(th.zeros(1000, 1), points, points, q, th.tensor(0.1))
     assert (q.amax(0) - q.mean(0)).min() < 0  # a premise
     _, weights = Advantage()(material)
     assert weights.min() >= 0

@@ -299,6 +299,12 @@ def test_each_solver_and_support_can_be_exported(solver: str, support: str, tmp_
 
 
 @pytest.mark.usefixtures("onnx")
+def test_a_one_step_policy_can_be_exported(tmp_path: Path) -> None:
+    model = small(one_step_policy=True)
+    check(model, model.export_onnx(tmp_path / "policy"))
+
+
+@pytest.mark.usefixtures("onnx")
 @pytest.mark.slow
 def test_images_and_float64_observations_can_be_exported(tmp_path: Path) -> None:
     image = small(env=Bandit(observation="image"), policy="CnnPolicy")

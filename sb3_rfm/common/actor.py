@@ -21,6 +21,7 @@ from sb3_rfm.networks import FlowNetwork
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.log_densities import FlowLaw
 from sb3_rfm.sampling.sobol import sobol_points
+from sb3_rfm.sampling.solvers import Solver
 
 
 @lru_cache(maxsize=16)
@@ -93,6 +94,9 @@ class RFMActor(BasePolicy):
     policy's. While exploring, a candidate is chosen by the flow's rule; deterministic prediction
     starts from a fixed set of noises, integrates without noise and takes the best.
 
+    With ``flow.one_step`` a second network is regressed on where the flow carries each noise, and
+    draws in the flow's place (distillation, as Park et al. 2025 do for flow Q-learning).
+
     :param observation_space: observation space
     :param action_space: action space, a bounded Box
     :param critic: the critic that chooses
@@ -133,7 +137,8 @@ class RFMActor(BasePolicy):
         self.action_dim = get_action_dim(action_space)
         self.n_eval_candidates = flow.n_eval_candidates
         self.network = FlowNetwork(features_dim, self.action_dim, net_arch, activation_fn)
-        self.averaged_network = deepcopy(self.network) if flow.averaged else None
+        self.one_step_network = deepcopy(self.network) if flow.one_step else None
+        self.averaged_network = deepcopy(self.drawing_network) if flow.averaged else None
         self.temperature = Temperature(flow.temperature)
         self.critic = critic
 
@@ -149,47 +154,86 @@ class RFMActor(BasePolicy):
         )
         return data
 
+    @property
+    def drawing_network(self) -> FlowNetwork:
+        """The network that acts: the one-step network where there is one."""
+        return self.one_step_network or self.network
+
     def flow_parameters(self) -> list[nn.Parameter]:
         """
-        What the actor's optimizer owns: the flow network and the features extractor, not the
-        critic.
+        What the actor's optimizer owns: the flow network, the one-step network and the features
+        extractor, not the critic.
 
         :return: the parameters
         """
-        return [*self.network.parameters(), *self.features_extractor.parameters()]
+        networks = [self.network, self.one_step_network, self.features_extractor]
+        return [p for network in networks if network is not None for p in network.parameters()]
 
-    def field(self, obs: PyTorchObs, target: bool = False) -> "Field":
+    def field(self, obs: PyTorchObs) -> "Field":
         """
-        The network's velocity field at some states.
+        The flow network's velocity field at some states.
+
+        :param obs: B observations
+        :return: the field
+        """
+        features = self.extract_features(obs, self.features_extractor)
+        return Field(self.flow, self.network, self.network.condition(features))
+
+    def drawing_field(self, obs: PyTorchObs, target: bool = False) -> "Field":
+        """
+        The field that draws actions: the flow's, or the one-step network's.
 
         :param obs: B observations
         :param target: of the averaged network that draws the critics' target, where there is one
         :return: the field
         """
+        flow = self.flow.in_one_step() if self.flow.one_step else self.flow
+        network = (self.averaged_network if target else None) or self.drawing_network
         features = self.extract_features(obs, self.features_extractor)
-        network = (self.averaged_network if target else None) or self.network
-        return Field(self.flow, network, network.condition(features))
+        return Field(flow, network, network.condition(features))
 
     def candidates(self, field: "Field", n_candidates: int, deterministic: bool = False) -> Tensor:
         """
-        Draw points of the flow.
+        Draw points of a flow.
 
-        :param field: :meth:`field`, of B states
+        :param field: :meth:`field` or :meth:`drawing_field`, of B states
         :param n_candidates: M
         :param deterministic: fixed noise, and a solver without its own
         :return: (M, B, D)
         """
-        condition = field.condition
+        start = self.starts(field, n_candidates, deterministic)
+        solver = field.flow.solver.deterministic() if deterministic else field.flow.solver
+        return self.ends(field, start, solver)
+
+    def starts(self, field: "Field", n_candidates: int, deterministic: bool = False) -> Tensor:
+        """
+        Points where the flow starts: noise, as it is at the first time.
+
+        :param field: of B states
+        :param n_candidates: M
+        :param deterministic: fixed noise
+        :return: (M, B, D)
+        """
+        condition, t_first = field.condition, field.flow.t_range[0]
         shape = (n_candidates, condition.shape[0], self.action_dim)
         if deterministic:
             noise = fixed_noise(n_candidates, self.action_dim, condition.device).expand(shape)
-            solver = self.flow.solver.deterministic()
         else:
             noise = th.randn(shape, device=condition.device)
-            solver = self.flow.solver
-        times = (self.flow.t_range[0], 1.0)
-        start = self.flow.interpolant(th.tensor(times[0], device=condition.device)).beta * noise
-        return solver.solve(field, start, self.flow.interpolant, self.flow.sampling_steps, times)
+        return field.flow.interpolant(th.tensor(t_first, device=condition.device)).beta * noise
+
+    @staticmethod
+    def ends(field: "Field", starts: Tensor, solver: Solver) -> Tensor:
+        """
+        Where a flow carries its starts.
+
+        :param field: of B states
+        :param starts: (M, B, D)
+        :param solver: what integrates
+        :return: (M, B, D)
+        """
+        flow, times = field.flow, (field.flow.t_range[0], 1.0)
+        return solver.solve(field, starts, flow.interpolant, flow.sampling_steps, times)
 
     def candidates_with_log_prob(
         self, field: "Field", n_candidates: int, divergence: Divergence
@@ -224,7 +268,7 @@ class RFMActor(BasePolicy):
         :return: actions in [-1, 1], (B, D)
         """
         n_candidates = self.n_eval_candidates if deterministic else self.flow.n_candidates
-        points = self.candidates(self.field(obs), n_candidates, deterministic)
+        points = self.candidates(self.drawing_field(obs), n_candidates, deterministic)
         action = self.chosen(obs, self.flow.support.to_action(points), deterministic)
         return action if deterministic else self.flow.exploration_noise(action, self.temperature())
 

@@ -91,6 +91,8 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
     :param critic_view: the value of the actor's Boltzmann law: "min" of the critics (paper),
         "mean", "target_min", "target_mean", or an object
     :param sampling_steps: solver steps an action (paper: 10)
+    :param one_step_policy: whether a second network is distilled from the flow, noise to action in
+        one step, which acts and draws the critics' target (the flow keeps its own solver steps)
     :param interpolant: "linear", "vp_cosine", "vp_linear", "ve", or an object
     :param parametrization: what the network predicts: "velocity" (paper), "data", "noise", "score",
         or an object
@@ -107,8 +109,8 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         or "hutchinson" or an object: how log pi is computed
     :param reward_scale: what rewards are multiplied by in the critics' target (paper: 1)
     :param policy_delay: critic updates an actor update (paper: 1)
-    :param policy_tau: Polyak step of an averaged flow network that draws the critics' target; None
-        for none (paper)
+    :param policy_tau: Polyak step of an averaged network that draws the critics' target; None for
+        none (paper)
     :param max_grad_norm: largest norm of the actor's gradient; infinity for none (paper: 10)
     :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
         particles, in bfloat16; "auto" where that is faster (AMX, a GPU, some processors with
@@ -181,6 +183,7 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         n_times: int | None = None,
         critic_view: CriticViewLike | None = None,
         sampling_steps: int | None = None,
+        one_step_policy: bool | None = None,
         interpolant: InterpolantLike | None = None,
         parametrization: ParametrizationLike | None = None,
         solver: SolverLike | None = None,
@@ -286,7 +289,7 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         """Move the averaged network towards the actor's, where there is one."""
         averaged, tau = self.actor.averaged_network, self.choices.policy_tau
         if averaged is not None and tau is not None:
-            move_towards(averaged.parameters(), self.actor.network.parameters(), tau)
+            move_towards(averaged.parameters(), self.actor.drawing_network.parameters(), tau)
 
     def _update_rates(self) -> None:
         """Bring learning rates and temperature to the present progress."""

@@ -21,12 +21,14 @@ class Material:
     What a rule may draw on, for B states.
 
     :param replayed: points of the actions in the batch, (B, D)
-    :param points: points that the policy draws, (M, B, D); none where nothing needs them
+    :param starts: noise that the policy draws from, (M, B, D); none where nothing needs it
+    :param points: where the flow carries it, (M, B, D)
     :param q: their values, (M, B)
     :param temperature: lambda, ()
     """
 
     replayed: Tensor
+    starts: Tensor
     points: Tensor
     q: Tensor
     temperature: Tensor

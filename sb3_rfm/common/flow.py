@@ -1,15 +1,15 @@
 """The flow: the pieces that draw actions, and the support's bound that keeps them sensible."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from sb3_rfm.common.choices import Choice, GaussianNoise, Softmax
 from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
-from sb3_rfm.sampling.parametrizations import EndPoints, Parametrization, Velocity
+from sb3_rfm.sampling.parametrizations import Data, EndPoints, Parametrization, Velocity
 from sb3_rfm.sampling.registry import require, require_float, require_int
-from sb3_rfm.sampling.solvers import Euler, Solver
+from sb3_rfm.sampling.solvers import DDIM, Euler, Solver
 from sb3_rfm.sampling.supports import Support, TanhLatent
 
 
@@ -29,6 +29,7 @@ class Flow:
     :param choice: which candidate acts while exploring
     :param exploration_noise: added to that action
     :param averaged: whether the critics' target is drawn by a moving average of the network
+    :param one_step: whether a network distilled from the flow acts and draws the critics' target
     :param t_range: times that training draws; sampling goes from the first of them to 1
     :param temperature: initial lambda
     """
@@ -44,6 +45,7 @@ class Flow:
     choice: Choice = field(default_factory=Softmax)
     exploration_noise: GaussianNoise = field(default_factory=GaussianNoise)
     averaged: bool = False
+    one_step: bool = False
     t_range: tuple[float, float] = (0.01, 0.99)
     temperature: float = 0.02
 
@@ -57,6 +59,10 @@ class Flow:
         for number in self.t_range:
             require_float("t_range", number)
         require(0 < self.t_range[0] < self.t_range[1] < 1, "t_range", self.t_range, pair)
+
+    def in_one_step(self) -> "Flow":
+        """The flow of a network that predicts where noise ends: one step of DDIM lands there."""
+        return replace(self, parametrization=Data(), solver=DDIM(), sampling_steps=1)
 
     def kept_within(
         self, bound: float, coefficients: Coefficients, x_t: Tensor, ends: EndPoints

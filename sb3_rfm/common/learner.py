@@ -20,6 +20,7 @@ from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.loss_weightings import LossWeighting
 from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, Posterior
+from sb3_rfm.sampling.solvers import Solver
 
 
 def first_states(obs: PyTorchObs, n_states: int) -> PyTorchObs:
@@ -73,7 +74,8 @@ class Learner:
     def needs_candidates(self) -> bool:
         """Whether the actor's update makes use of candidates."""
         guided = self.estimator.guided and not self.examples.own_ends
-        return self.examples.from_policy or guided or self.target_entropy is not None
+        tuned = self.target_entropy is not None
+        return self.examples.from_policy or guided or tuned or self.policy.actor.flow.one_step
 
     def candidates(self, field: Field, n_candidates: int) -> Tensor:
         """
@@ -83,8 +85,19 @@ class Learner:
         :param n_candidates: M
         :return: points of the flow (M, B, D)
         """
-        with th.autocast(field.condition.device.type, th.bfloat16, enabled=self.bfloat16):
-            return self.policy.actor.candidates(field, n_candidates)
+        return self.ends(field, self.policy.actor.starts(field, n_candidates), field.flow.solver)
+
+    def ends(self, field: Field, starts: Tensor, solver: Solver) -> Tensor:
+        """
+        Where a network carries its starts.
+
+        :param field: its velocity field at B states
+        :param starts: (M, B, D)
+        :param solver: what integrates
+        :return: (M, B, D)
+        """
+        with th.autocast(starts.device.type, th.bfloat16, enabled=self.bfloat16):
+            return self.policy.actor.ends(field, starts, solver)
 
     def q_of_actions(self, actions: Tensor, obs: PyTorchObs, critic: ContinuousCritic) -> Tensor:
         """
@@ -148,7 +161,8 @@ class Learner:
         :return: V (B), and quantities to log
         """
         actor, info = self.policy.actor, {}
-        flow, temperature, field = actor.flow, actor.temperature(), actor.field(obs, target=True)
+        flow, temperature = actor.flow, actor.temperature()
+        field = actor.drawing_field(obs, target=True)
         if self.divergence is None:
             points = self.candidates(field, flow.n_candidates)
         else:
@@ -181,9 +195,25 @@ class Learner:
         field = actor.field(obs)
         prediction = field.network(field.condition, problem.x_t, problem.t)
         loss = F.mse_loss(problem.scale * prediction, problem.scale * problem.target)
-        self.descend(actor.optimizer, loss, self.max_grad_norm)
         info = {"train/actor_loss": loss.detach(), **info}
+        if actor.flow.one_step:
+            distillation = self.distillation_loss(obs, material)
+            loss = loss + distillation
+            info["rfm/distillation_loss"] = distillation.detach()
+        self.descend(actor.optimizer, loss, self.max_grad_norm)
         return {**info, **self.update_temperature(material.points)}
+
+    def distillation_loss(self, obs: PyTorchObs, material: Material) -> Tensor:
+        """
+        The one-step network's error in where the flow carries its noise.
+
+        :param obs: B observations
+        :param material: the flow's candidates, and where they start
+        :return: mean square, ()
+        """
+        field = self.policy.actor.drawing_field(obs)
+        first = th.tensor(field.flow.t_range[0], device=material.starts.device)
+        return F.mse_loss(field.network(field.condition, material.starts, first), material.points)
 
     def regression(self, obs: PyTorchObs, material: Material) -> tuple[Regression, Info]:
         """
@@ -222,11 +252,16 @@ class Learner:
         actor, critic = self.policy.actor, self.policy.critic
         flow = actor.flow
         replayed = flow.support.from_action(actions)
-        points, q = replayed.new_empty(0, *replayed.shape), replayed.new_empty(0, len(replayed))
+        starts = points = replayed.new_empty(0, *replayed.shape)
+        q = replayed.new_empty(0, len(replayed))
         if self.needs_candidates:
-            points = self.candidates(actor.field(obs), flow.n_training_candidates)
+            field = actor.field(obs)
+            starts = actor.starts(field, flow.n_training_candidates)
+            # what is distilled is a function of the noise: noise of the solver's own is left out
+            solver = flow.solver.deterministic() if flow.one_step else flow.solver
+            points = self.ends(field, starts, solver)
             q = self.q_of_actions(flow.support.to_action(points), obs, critic)
-        return Material(replayed, points, q, actor.temperature())
+        return Material(replayed, starts, points, q, actor.temperature())
 
     def posterior(
         self, obs: PyTorchObs, coefficients: Coefficients, x_t: Tensor, material: Material

@@ -64,6 +64,7 @@ class Row:
     n_times: int = 1
     critic_view: CriticViewLike = "min"
     sampling_steps: int = 4
+    one_step_policy: bool = False
     interpolant: InterpolantLike = "linear"
     parametrization: ParametrizationLike = "data"
     solver: SolverLike = "euler"
@@ -90,6 +91,11 @@ class Row:
         make_noise("target_noise", self.target_noise)
         EXAMPLES.resolve(self.examples, Examples)
         CRITIC_VIEWS.resolve(self.critic_view, CriticView)
+        one_step = self.one_step_policy
+        require(isinstance(one_step, bool), "one_step_policy", one_step, "True or False")
+        has_density = "False with entropy_backup, which needs the log-density of a flow"
+        need = one_step and self.entropy_backup is not False
+        require(not need, "one_step_policy", one_step, has_density)
         switch = "True, False or 'auto'"
         require(self.bfloat16 in (True, False, "auto"), "bfloat16", self.bfloat16, switch)
         make_loss_weighting(self.loss_weighting)
@@ -125,6 +131,7 @@ class Row:
             choice=CHOICES.resolve(self.candidate_choice, Choice),
             exploration_noise=make_noise("exploration_noise", self.exploration_noise),
             averaged=self.policy_tau is not None,
+            one_step=self.one_step_policy,
             t_range=self.t_range,
             temperature=parse_temperature(self.temperature).value,
         )
