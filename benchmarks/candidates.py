@@ -14,14 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch as th
-import yaml
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from trained_runs import final_model
 
-from sb3_rfm import RFMDiffusion, RFMFlow
-from sb3_rfm.envs import FlatFloat32, register_dmc
+from sb3_rfm.envs import register_dmc
 
-ALGORITHMS = {"rfm_flow": RFMFlow, "rfm_diffusion": RFMDiffusion}
 CANDIDATES = (1, 4, 32)
 COLUMNS = ("run", "algorithm", "environment", "seed", "candidates", "mean_return", "std_return")
 
@@ -34,15 +31,13 @@ def evaluate(folder: Path, n_episodes: int) -> list[dict[str, object]]:
     :param n_episodes: episodes for each number of candidates
     :return: a row for each number of candidates
     """
-    settings = yaml.safe_load((folder / "config.yml").read_text())["settings"]
+    model, settings = final_model(folder, env_seed=1000)
     algorithm, environment, seed = (settings[key] for key in ("algo", "env", "seed"))
-    env = make_vec_env(environment, 1, seed=1000 + seed, wrapper_class=FlatFloat32)
-    model = ALGORITHMS[algorithm].load(folder / "final_model.zip", env=env, device="cpu")
     rows = []
     for n_candidates in CANDIDATES:
         model.actor.n_eval_candidates = n_candidates
-        env.seed(1000 + seed)
-        returns, _ = evaluate_policy(model, env, n_episodes, return_episode_rewards=True)
+        model.env.seed(1000 + seed)
+        returns, _ = evaluate_policy(model, model.env, n_episodes, return_episode_rewards=True)
         row = (folder.parent.name, algorithm, environment, seed, n_candidates)
         rows.append(dict(zip(COLUMNS, (*row, np.mean(returns), np.std(returns)), strict=True)))
     return rows

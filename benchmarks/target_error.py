@@ -20,21 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch as th
-import yaml
-from stable_baselines3.common.env_util import make_vec_env
 from torch import Tensor
+from trained_runs import final_model
 
-from sb3_rfm import RFMDiffusion, RFMFlow
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
 from sb3_rfm.common.choices import choose, take
 from sb3_rfm.common.regression import stratified_times
-from sb3_rfm.envs import FlatFloat32, register_dmc
+from sb3_rfm.envs import register_dmc
 from sb3_rfm.sampling import Box, Linear, TanhLatent, make_estimator
 from sb3_rfm.sampling.posteriors import Estimator
 from sb3_rfm.sampling.supports import Support
 
-ALGORITHMS = {"rfm_flow": RFMFlow, "rfm_diffusion": RFMDiffusion}
 N_STATES, CHUNK, N_REFERENCE = 192, 32, 2048
 BOUNDED, PAPER = "bounded", "diagonal_centred"
 CONTENDERS = ((BOUNDED, 16), (PAPER, 16), (PAPER, 100))
@@ -92,9 +89,7 @@ def visited(model: BoltzmannAlgorithm) -> Tensor:
 
 def rows(folder: Path) -> Iterator[str]:
     """The table's rows of one folder."""
-    settings = yaml.safe_load((folder / "config.yml").read_text())["settings"]
-    env = make_vec_env(settings["env"], 1, seed=0, wrapper_class=FlatFloat32)
-    model = ALGORITHMS[settings["algo"]].load(folder / "final_model.zip", env, "cpu")
+    model, settings = final_model(folder, env_seed=0)
     th.manual_seed(1)
     obs = visited(model)
     latent = TanhLatent()

@@ -1,0 +1,128 @@
+"""
+What fewer solver steps cost a trained policy.
+
+    .venv/bin/python benchmarks/solver_steps.py RUN_FOLDER ...     # about two minutes for each
+
+Each folder is that of a finished ``sb3-rfm run`` of an algorithm of ours. At states that its policy
+visits, the flow carries the same noises to actions by each solver: beside 64 steps of Heun's method
+the root mean square distance of the ends, and the standard deviation of a state's actions, both in
+half widths of the box; then returns of ``predict(deterministic=True)`` with one candidate and with
+32, and a latency over that of one network evaluation. A one-step policy has a row of its own.
+Prints a Markdown table.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.evaluation import evaluate_policy
+from trained_runs import final_model
+
+from sb3_rfm.common.actor import Field
+from sb3_rfm.envs import register_dmc
+from sb3_rfm.sampling.solvers import Euler, Heun
+
+N_STATES, N_NOISES = 256, 64
+WAYS: tuple[tuple[str, Any, int], ...] = (
+    ("Euler", Euler(), 1),
+    ("Euler", Euler(), 2),
+    ("Heun", Heun(), 2),  # three evaluations: its last step is Euler's
+    ("Euler", Euler(), 4),
+    ("Heun", Heun(), 4),
+    ("Euler", Euler(), 8),
+    ("Euler", Euler(), 16),
+)
+
+
+def visited(model: Any) -> th.Tensor:
+    """States that a stochastic policy visits."""
+    obs, seen = model.env.reset(), []
+    for _ in range(4 * N_STATES):
+        seen.append(th.as_tensor(obs))
+        obs, *_ = model.env.step(model.predict(obs)[0])
+    return th.cat(seen[::4])
+
+
+def returns(model: Any, n_candidates: int, n_episodes: int) -> str:
+    """Mean and standard deviation of the return of the best of some candidates."""
+    model.actor.n_eval_candidates = n_candidates
+    model.env.seed(1000)
+    got, _ = evaluate_policy(model, model.env, n_episodes, return_episode_rewards=True)
+    return f"{np.mean(got):.0f} ± {np.std(got):.0f}"
+
+
+def milliseconds(model: Any, obs: np.ndarray) -> float:
+    """The shortest time of ``predict`` for one observation and one candidate."""
+    model.actor.n_eval_candidates = 1
+    spent = []
+    for _ in range(200):
+        start = time.perf_counter()
+        model.predict(obs, deterministic=True)
+        spent.append(time.perf_counter() - start)
+    return 1e3 * min(spent)
+
+
+def rows(folder: Path, n_episodes: int) -> Iterator[str]:
+    """The table's rows of one folder."""
+    model, settings = final_model(folder, env_seed=0)
+    actor = model.actor
+    th.manual_seed(0)
+    obs = visited(model)
+    with th.no_grad():
+        field = actor.field(obs)
+        starts = actor.starts(field, N_NOISES)
+        drawing = actor.drawing_field(obs)
+    trained = actor.flow
+    shown = replace(trained, one_step=False)
+
+    def carried(flow: Any, like: Field) -> th.Tensor:
+        with th.no_grad():
+            ends = actor.ends(replace(like, flow=flow), starts, flow.solver.deterministic())
+        return trained.support.to_action(ends)
+
+    reference = carried(replace(shown, solver=Heun(), sampling_steps=64), field)
+    ways = [
+        (f"{name}, {steps}", replace(shown, solver=solver, sampling_steps=steps), field)
+        for name, solver, steps in WAYS
+    ]
+    if trained.one_step:
+        ways.append(("one-step network", trained, drawing))
+    for name, flow, of in ways:
+        actions = carried(flow.in_one_step() if flow.one_step else flow, of)
+        actor.flow = flow
+        columns = [
+            f"{folder.parent.name}, seed {settings['seed']}",
+            f"{name} (as trained)" if flow == trained else name,
+            f"{(actions - reference).square().mean().sqrt():.3f}",
+            f"{actions.var(0).mean().sqrt():.3f}",
+            returns(model, 1, n_episodes),
+            returns(model, 32, n_episodes),
+            f"{milliseconds(model, obs[:1].numpy()):.2f}",
+        ]
+        yield f"| {' | '.join(columns)} |"
+    spread = reference.var(0).mean().sqrt()
+    yield f"| {folder.parent.name} | Heun, 64 | 0 | {spread:.3f} | | | |"
+
+
+def main() -> None:
+    """Measure every folder and print."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("--episodes", type=int, default=3, metavar="N")
+    arguments = parser.parse_args()
+    th.set_num_threads(1)
+    register_dmc()
+    heads = "policy | solver, steps | distance | spread | 1 candidate | 32 candidates | ms"
+    print(f"| {heads} |\n|{'---|' * 7}", flush=True)
+    for folder in arguments.folders:
+        for row in rows(folder, arguments.episodes):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
