@@ -48,20 +48,21 @@ def cross_slopes(
     scale = weighted_mean(weights, regressors.square()).sqrt().clamp_min(tiny)
     regressors = regressors / scale
     weighted = weights.unsqueeze(-1) * regressors
-    gram = th.einsum("k...i,k...j->...ij", weighted, regressors).nan_to_num(0.0, 0.0, 0.0)
-    cross = th.einsum("k...i,k...j->...ij", weighted, responses).nan_to_num(0.0, 0.0, 0.0)
+    both = th.cat([regressors, responses], -1)
+    products = th.einsum("k...i,k...j->...ij", weighted, both).nan_to_num(0.0, 0.0, 0.0)
+    gram, cross = products.split([regressors.shape[-1], responses.shape[-1]], -1)
     values, vectors = th.linalg.eigh(gram)
     values = values.clamp_min(0)
     along = vectors.mT @ cross
     ridges = th.tensor(RIDGES, dtype=values.dtype, device=values.device)
-    shrunk = values + ridges.view(-1, *[1] * values.dim())  # (R, *S, P)
-    freedom = (values / shrunk).sum(-1)
-    kept = (2 * shrunk - values) / shrunk.square()
-    explained = th.einsum("...pd,r...p->r...d", along.square(), kept)
-    total = weighted_mean(weights, responses.square())
+    shrunk = values.unsqueeze(-2) + ridges.unsqueeze(-1)  # (*S, R, P)
+    freedom = (values.unsqueeze(-2) / shrunk).sum(-1)
+    kept = (2 * shrunk - values.unsqueeze(-2)) / shrunk.square()
+    explained = kept @ along.square()  # (*S, R, D)
+    total = weighted_mean(weights, responses.square()).unsqueeze(-2)
     left = (total - explained).clamp_min(0) + th.finfo(total.dtype).eps * total
-    share = (1 - (freedom + 1) / (n_samples + 1)).clamp_min(1e-3)
-    best = (left / share.square().unsqueeze(-1)).argmin(0)  # (*S, D)
+    share = (1 - (freedom + 1) / (n_samples.unsqueeze(-1) + 1)).clamp_min(1e-3)
+    best = (left / share.square().unsqueeze(-1)).min(-2).indices  # (*S, D); argmin is slower
     chosen = ridges[best].unsqueeze(-2)
     slopes: Tensor = vectors @ (along / (values.unsqueeze(-1) + chosen))
     return slopes / scale.unsqueeze(-1)

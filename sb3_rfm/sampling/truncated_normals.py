@@ -14,7 +14,8 @@ import torch as th
 from torch import Tensor
 
 SQRT_HALF, SQRT_HALF_PI = math.sqrt(0.5), math.sqrt(math.pi / 2)
-LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+SQRT_2PI = math.sqrt(2 * math.pi)
+LOG_SQRT_2PI = math.log(SQRT_2PI)
 FAR = -3.0  # walls below this many scales are handled by scaled tails: there Phi is below .0014
 NEWTON_STEPS = 3  # from a start whose relative error is 1 / FAR² the error is then below 1e-12
 
@@ -93,8 +94,14 @@ class TruncatedNormal:
     @cached_property
     def mass(self) -> Tensor:
         """``Phi(high) - Phi(low)``, for a box that is not far."""
-        mass: Tensor = th.special.ndtr(self.high) - th.special.ndtr(self.low)
+        mass: Tensor = th.special.ndtr(self.high) - self.mass_below
         return mass.clamp_min(th.finfo(th.float64).tiny)
+
+    @cached_property
+    def mass_below(self) -> Tensor:
+        """``Phi(low)``."""
+        below: Tensor = th.special.ndtr(self.low)
+        return below
 
     @cached_property
     def log_mass(self) -> Tensor:
@@ -149,10 +156,7 @@ class TruncatedNormal:
         :return: in [-1, 1]
         """
         u = u.double()
-        level = th.special.ndtr(self.low) + u * (
-            th.special.ndtr(self.high) - th.special.ndtr(self.low)
-        )
-        distance = self.high - th.special.ndtri(level)
+        distance = self.high - th.special.ndtri(self.mass_below + u * self.mass)
         if bool(self.far.any()):
             distance = th.where(self.far, self._deep_distance(u), distance)
         distance = th.minimum(distance.clamp_min(0), self.width)
@@ -195,7 +199,11 @@ class TruncatedNormal:
         growth = th.exp(
             (-0.5 * distance * (2 * self.high - distance)).clamp_max(80.0)
         )  # phi(high) / phi(z)
-        tail_z, lower_tail_z = tail(z.clamp_min(-20.0)), tail(-z.clamp_max(0))
+        # one evaluation for both tails: Phi(z) + Phi(-z) = 1
+        tail_size, negative = tail(z.abs()), z < 0
+        whole = SQRT_2PI * th.exp(0.5 * z.clamp(-20.0, 0.0).square())  # 1 / phi(z)
+        tail_z = th.where(negative, whole - tail_size, tail_size)
+        lower_tail_z = th.where(negative, tail_size, SQRT_HALF_PI)
         near = tail_z - growth * tail(self.high.clamp_min(FAR))
         deep = growth * tail(-self.high.clamp_max(0)) - lower_tail_z
         upper = 1 - growth - self.mean_z * th.where(self.far, deep, near)
