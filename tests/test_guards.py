@@ -1,5 +1,6 @@
 """Numbers that are not finite are named or left out; critics that diverge are reported."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +10,7 @@ import torch as th
 from environments import Bandit
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_rfm import QSM, RFMFlow
+from sb3_rfm import QSM, SAC, RFMFlow
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.guards import NonFiniteError
 
@@ -126,6 +127,31 @@ def test_update_that_is_not_finite(algorithm: type[BoltzmannAlgorithm]) -> None:
         assert all(th.equal(a, b) for a, b in pairs)
 
 
+def sac(what: str, **changes: Any) -> SAC:
+    env = Broken(Bandit(length=10), 130 if what else 10**9, what)
+    settings: dict[str, Any] = {"learning_starts": 100, "batch_size": 16, "buffer_size": 500}
+    return SAC("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, **settings, **changes)
+
+
+def test_sac_is_guarded_too(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match=r"^reward\[0\] is nan at step 130 "):
+        sac("reward").learn(200)
+    one = sac("observation", on_nan="skip").learn(200)
+    assert one.n_skipped == one.logger.name_to_value["rfm/n_skipped"] == 1  # it ended an episode
+    one.save(tmp_path / "model")
+    assert SAC.load(tmp_path / "model").on_nan == "skip"
+
+
+@pytest.mark.parametrize("on_nan", ["raise", "skip"])
+def test_sacs_own_update_that_is_not_finite_is_an_error(on_nan: str) -> None:
+    one = sac("", on_nan=on_nan)
+    one.learn(150)
+    for target in one.critic_target.q_networks:
+        target[-1].bias.data.fill_(th.inf)
+    with pytest.raises(NonFiniteError, match=r"train/critic_loss is (nan|inf) at update 5\d"):
+        one.learn(10, reset_num_timesteps=False)
+
+
 def test_diverging_critics_are_reported_once() -> None:
     one = model("reward", at=10**9, gamma=0.9)
     one.learn(150)
@@ -141,3 +167,5 @@ def test_diverging_critics_are_reported_once() -> None:
 def test_on_nan_is_checked(wrong: Any) -> None:
     with pytest.raises(ValueError, match="on_nan"):
         model("reward", on_nan=wrong)
+    with pytest.raises(ValueError, match="on_nan"):
+        sac("reward", on_nan=wrong)

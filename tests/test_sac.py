@@ -232,9 +232,9 @@ def test_refuses_arguments(changes: dict[str, Any], error: type[Exception]) -> N
         small(**changes)
 
 
-def test_arguments_are_stable_baselines3s_and_two_more() -> None:
+def test_arguments_are_stable_baselines3s_and_our_own() -> None:
     theirs, ours = (inspect.signature(cls).parameters for cls in (stable_baselines3.SAC, SAC))
-    assert list(ours) == [*theirs, "n_candidates", "n_eval_candidates"]
+    assert list(ours) == [*theirs, "n_candidates", "n_eval_candidates", "on_nan"]
     assert {name: ours[name].default for name in theirs} == {
         name: p.default for name, p in theirs.items()
     }

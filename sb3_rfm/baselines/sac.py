@@ -15,6 +15,8 @@ from sb3_rfm.baselines.sac_policy import (
     SACActor,
     SACPolicy,
 )
+from sb3_rfm.common.exchange import Exchange
+from sb3_rfm.common.guards import Guarded
 
 LEAST_TEMPERATURE = 1e-8
 """In the place of ``ent_coef=0``: the best candidate, without a division by zero."""
@@ -34,7 +36,7 @@ def _named(init: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
-class SAC(SB3SAC):
+class SAC(Guarded, Exchange, SB3SAC):
     """
     Stable-Baselines3's SAC with the choice among candidate actions of :class:`sb3_rfm.RFMFlow`, so
     that its effect can be told from that of the policy class.
@@ -51,6 +53,8 @@ class SAC(SB3SAC):
     :param args: Stable-Baselines3's arguments, in its order
     :param n_candidates: actions drawn a state while exploring, M
     :param n_eval_candidates: the same for ``predict(deterministic=True)``
+    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite, or
+        "skip" transitions that have one
     :param kwargs: Stable-Baselines3's arguments; ``policy_kwargs`` takes ``critic_kwargs`` too
         (:class:`sb3_rfm.critics.CriticOptions`)
     :raises ValueError: fewer than one candidate, more than one with ``use_sde=True``, or a critic
@@ -64,11 +68,19 @@ class SAC(SB3SAC):
     }
     policy: SACPolicy
     actor: SACActor
+    skips_updates = False
 
     @_named
     def __init__(
-        self, *args: Any, n_candidates: int = 1, n_eval_candidates: int = 1, **kwargs: Any
+        self,
+        *args: Any,
+        n_candidates: int = 1,
+        n_eval_candidates: int = 1,
+        on_nan: str = "raise",
+        **kwargs: Any,
     ) -> None:
+        self.on_nan = on_nan
+        self._check_on_nan()
         self.n_candidates, self.n_eval_candidates = n_candidates, n_eval_candidates
         if kwargs.get("policy_kwargs"):  # SB3 writes into it, and another model may share it
             kwargs["policy_kwargs"] = dict(kwargs["policy_kwargs"])
@@ -98,3 +110,6 @@ class SAC(SB3SAC):
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         super().train(gradient_steps, batch_size)
         self._pass_temperature()
+        for key in ("train/critic_loss", "train/actor_loss"):
+            self._check_update(key, self.logger.name_to_value[key])
+        self.logger.record("rfm/n_skipped", self.n_skipped)

@@ -45,7 +45,9 @@ class Guarded(OffPolicyAlgorithm):
     that transition is left out too.
     """
 
-    on_nan: str
+    on_nan: str = "raise"
+    skips_updates = True
+    """False where updates are Stable-Baselines3's own: one that is not finite is then an error."""
     n_skipped = 0
     largest_reward = 0.0
     _acted_blindly = False
@@ -97,7 +99,8 @@ class Guarded(OffPolicyAlgorithm):
 
     def _check_update(self, key: str, value: float) -> None:
         """Raise if a logged quantity is not finite and updates are not skipped."""
-        if not math.isfinite(value) and self.on_nan == "raise":
+        skipped = self.on_nan == "skip" and self.skips_updates
+        if not math.isfinite(value) and not skipped:
             raise NonFiniteError(
                 f"{key} is {value} at update {self._n_updates}, step {self.num_timesteps}: the "
                 "weights are lost from here on; go on from the last checkpoint, with a smaller "
