@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,6 @@ def run(tests: Path, name: str, place: str, arguments: argparse.Namespace) -> di
     :param arguments: of the command line
     :return: what the plugin reported, the seconds and the exit status
     """
-    print(f"\n==> {name} in the place of {place}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-rfE", "--show-capture=no"]
@@ -93,7 +93,11 @@ def run(tests: Path, name: str, place: str, arguments: argparse.Namespace) -> di
             [*command, *test_files(tests, place)],
             cwd=tests,
             env={**settings, **os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        print(f"\n==> {name} in the place of {place}\n{done.stdout}", end="", flush=True)
         found = {"class": name, "place": place, "counts": {}, "stale": []}
         if report.is_file():
             found = json.loads(report.read_text(encoding="utf-8"))
@@ -124,6 +128,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--places", nargs="+", choices=PLACES, default=PLACES)
     add("--expensive", action="store_true", help="what SB3 marks so: a model of several gigabytes")
     add("--run-skipped", action="store_true", help="run what skips.yml names: all of it must fail")
+    add("--jobs", type=int, default=1, metavar="N", help="classes and places tested at a time")
     add("--cache", type=Path, default=CACHE, help="folder of the source distribution")
     parsed = parser.parse_args(arguments)
     for name in parsed.classes:
@@ -140,11 +145,9 @@ def main() -> int:
     """
     arguments = parse()
     tests = sources(arguments.cache) / "tests"
-    results = [
-        run(tests, name, place, arguments)
-        for name in arguments.classes
-        for place in arguments.places
-    ]
+    pairs = [(name, place) for name in arguments.classes for place in arguments.places]
+    with ThreadPoolExecutor(arguments.jobs) as pool:  # each waits for a process of its own
+        results = list(pool.map(lambda pair: run(tests, *pair, arguments), pairs))
     print("\n" + table(results))
     for result in results:
         for entry in result["stale"]:
