@@ -302,8 +302,10 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
     def _log(self, infos: list[Info]) -> None:
         """Record the mean of each quantity over the updates that had it."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for key in sorted({key for info in infos for key in info}):
-            value = th.stack([info[key] for info in infos if key in info]).mean().item()
+        keys = sorted({key for info in infos for key in info})
+        means = [th.stack([info[key] for info in infos if key in info]).mean() for key in keys]
+        values = th.stack(means).tolist() if means else []  # a GPU is waited for once
+        for key, value in zip(keys, values, strict=True):
             self._check_update(key, value)
             self.logger.record(key, value)
             if key == "rfm/q_target":

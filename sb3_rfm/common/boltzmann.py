@@ -14,7 +14,9 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 from torch.nn import functional as F
 
+from sb3_rfm.common.choices import take
 from sb3_rfm.critic_networks import CriticNetwork
+from sb3_rfm.sampling.devices import on_host
 from sb3_rfm.sampling.posteriors import value_and_gradient
 from sb3_rfm.sampling.registry import Registry
 from sb3_rfm.sampling.supports import Support
@@ -76,7 +78,8 @@ def minimum_q_and_gradient(
     The smallest of the values of rectifier networks, and its gradient in the action.
 
     What automatic differentiation gives, with a backward pass through one network for each action:
-    the one whose value is the smallest (at a tie the first; autograd takes the mean).
+    the one whose value is the smallest (at a tie the first; autograd takes the mean). On a GPU the
+    pass goes through all of them: to sort the actions it would have to wait.
 
     :param networks: C critics for which ``is_rectifier`` holds
     :param features: :func:`critic_features`, (B, F)
@@ -90,15 +93,34 @@ def minimum_q_and_gradient(
         for network, layers in zip(networks, hidden, strict=True)
     ]
     minimum, smallest = th.cat(values, dim=-1).min(-1)
+    layers_rows = [[h.flatten(0, -2) for h in layers] for layers in hidden]
+    return minimum, _gradients(networks, layers_rows, smallest.flatten(), actions)
+
+
+def _gradients(
+    networks: Sequence[CriticNetwork], hidden: list[list[Tensor]], chosen: Tensor, actions: Tensor
+) -> Tensor:
+    """
+    The gradient in each action of the network that is chosen for it.
+
+    :param networks: C critics
+    :param hidden: their hidden layers, (N, width) each
+    :param chosen: the network's index, (N)
+    :param actions: in [-1, 1], (*S, D), N of them
+    :return: (*S, D)
+    """
+    dim = actions.shape[-1]
+    pairs = list(zip(networks, hidden, strict=True))
+    if not on_host(actions):
+        each = th.stack([network.action_gradient(layers, dim) for network, layers in pairs])
+        return take(each, chosen).view(actions.shape)
     gradient = actions.new_empty(actions.shape)
-    rows, dim = gradient.view(-1, actions.shape[-1]), actions.shape[-1]
-    part = math.ceil(len(rows) / N_SIZES)
-    for index, (network, layers) in enumerate(zip(networks, hidden, strict=True)):
-        chosen = (smallest.flatten() == index).nonzero().squeeze(-1)
-        padded = F.pad(chosen, (0, -len(chosen) % part))
-        part_gradient = network.action_gradient([h.flatten(0, -2)[padded] for h in layers], dim)
-        rows[chosen] = part_gradient[: len(chosen)]
-    return minimum, gradient
+    rows, part = gradient.view(-1, dim), math.ceil(len(chosen) / N_SIZES)
+    for index, (network, layers) in enumerate(pairs):
+        own = (chosen == index).nonzero().squeeze(-1)
+        padded = F.pad(own, (0, -len(own) % part))
+        rows[own] = network.action_gradient([h[padded] for h in layers], dim)[: len(own)]
+    return gradient
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from functools import cached_property
 import torch as th
 from torch import Tensor
 
+from sb3_rfm.sampling.devices import on_host
+
 SQRT_HALF, SQRT_HALF_PI = math.sqrt(0.5), math.sqrt(math.pi / 2)
 SQRT_2PI = math.sqrt(2 * math.pi)
 LOG_SQRT_2PI = math.log(SQRT_2PI)
@@ -157,7 +159,7 @@ class TruncatedNormal:
         """
         u = u.double()
         distance = self.high - th.special.ndtri(self.mass_below + u * self.mass)
-        if bool(self.far.any()):
+        if not on_host(u) or bool(self.far.any()):
             distance = th.where(self.far, self._deep_distance(u), distance)
         distance = th.minimum(distance.clamp_min(0), self.width)
         return (self.sign * (1 - distance * self.scale.double())).clamp(-1, 1).to(self.loc.dtype)

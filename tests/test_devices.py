@@ -1,0 +1,103 @@
+"""
+What a GPU needs of an update, checked without one: fake tensors hold no values, so whatever asks
+for one (a branch, ``item``, a shape that depends on values) raises. On a GPU that would wait for
+all the work before it. What this cannot see is a library routine that waits by itself.
+"""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch as th
+from environments import Bandit
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeCopyMode,
+    FakeTensorMode,
+)
+
+import sb3_rfm
+from sb3_rfm.common import boltzmann
+from sb3_rfm.common.algorithm import BoltzmannAlgorithm
+from sb3_rfm.common.learner import Learner
+from sb3_rfm.sampling import truncated_normals
+
+ASKS = (DataDependentOutputException, DynamicOutputShapeException)
+
+
+def off_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tensors computed with as on a GPU."""
+    for module in (boltzmann, truncated_normals):
+        monkeypatch.setattr(module, "on_host", lambda tensor: False)
+
+
+def model(name: str = "RFMFlow", **changes: Any) -> BoltzmannAlgorithm:
+    settings = {"policy_kwargs": {"net_arch": [16, 16]}, "device": "cpu", "buffer_size": 100}
+    return getattr(sb3_rfm, name)("MlpPolicy", Bandit(), **{**settings, **changes})
+
+
+def update(learner: Learner) -> None:
+    """An update of critic and actor on a batch of 32."""
+    obs, actions = th.rand(32, 3), 2 * th.rand(32, 2) - 1
+    zeros = th.zeros(32, 1)
+    data = ReplayBufferSamples(obs, actions, th.rand(32, 3), zeros, th.rand(32, 1), None)
+    learner.update_critic(data, 0.99)
+    learner.update_actor(obs, actions)
+
+
+def without_values(one: BoltzmannAlgorithm) -> None:
+    """The same update on tensors that have shapes and no values."""
+    update(one.learner)  # what is computed once and kept is computed here
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with FakeCopyMode(mode):
+        policy = deepcopy(one.policy)
+    with mode:
+        actor, critic = policy.actor, policy.critic
+        actor.optimizer = th.optim.Adam(actor.flow_parameters(), fused=True)
+        critic.optimizer = th.optim.Adam(critic.parameters(), fused=True)
+        actor.temperature.optimizer = th.optim.Adam([actor.temperature.log_value], fused=True)
+        update(replace(one.learner, policy=policy))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("RFMFlow", {}),
+        ("RFMFlow", {"n_times": 2, "n_particles": 8, "n_training_candidates": 8}),
+        ("RFMFlow", {"one_step_policy": True, "policy_tau": 0.1, "temperature": "auto"}),
+        ("RFMFlow", {"entropy_backup": "hutchinson", "solver": "heun", "critic_view": "mean"}),
+        ("RFMFlow", {"support": "tanh", "estimator": "diagonal_centred"}),
+        *((name, {}) for name in ("RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC")),
+        *((name, {}) for name in ("DPMD", "QSM", "QVPO")),
+    ],
+    ids=str,
+)
+def test_an_update_asks_for_no_value(
+    name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off_host(monkeypatch)
+    without_values(model(name, **changes))
+
+
+@pytest.mark.parametrize("module", [boltzmann, truncated_normals])
+def test_on_the_cpu_it_does(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test before can fail: each of the shortcuts that the CPU takes is seen by it."""
+    off_host(monkeypatch)
+    monkeypatch.setattr(module, "on_host", lambda tensor: True)
+    with pytest.raises(ASKS):
+        without_values(model())
+
+
+def test_both_ways_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = model(policy_kwargs={"net_arch": [16, 16], "n_critics": 3})
+    obs, actions = th.rand(50, 3), 2 * th.rand(7, 50, 2) - 1
+    features = boltzmann.critic_features(one.critic, obs)
+    networks: Any = one.critic.q_networks
+    value, gradient = boltzmann.minimum_q_and_gradient(networks, features, actions)
+    off_host(monkeypatch)
+    again, other = boltzmann.minimum_q_and_gradient(networks, features, actions)
+    assert th.equal(value, again)
+    th.testing.assert_close(gradient, other)
