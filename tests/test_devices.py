@@ -23,15 +23,17 @@ import sb3_rfm
 from sb3_rfm.common import boltzmann
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.learner import Learner
-from sb3_rfm.sampling import truncated_normals
+from sb3_rfm.sampling import regression, truncated_normals
+from sb3_rfm.sampling.importance import effective_sample_size
 
 ASKS = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 def off_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have tensors computed with as on a GPU."""
-    for module in (boltzmann, truncated_normals):
+    for module in (boltzmann, regression, truncated_normals):
         monkeypatch.setattr(module, "on_host", lambda tensor: False)
+    monkeypatch.delattr(th.linalg, "eigh")  # it waits for its own error code
 
 
 def model(name: str = "RFMFlow", **changes: Any) -> BoltzmannAlgorithm:
@@ -101,3 +103,20 @@ def test_both_ways_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> No
     again, other = boltzmann.minimum_q_and_gradient(networks, features, actions)
     assert th.equal(value, again)
     th.testing.assert_close(gradient, other)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 7])
+@pytest.mark.parametrize("n_samples", [4, 50])
+def test_both_ways_give_the_same_slopes(
+    dim: int, n_samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = th.Generator().manual_seed(dim)
+    kwargs: dict[str, Any] = {"generator": generator, "dtype": th.float64}
+    log_w = th.randn(n_samples, 5, **kwargs)
+    regressors = th.randn(n_samples, 5, dim, **kwargs)
+    responses = regressors @ th.randn(dim, 2, **kwargs) + th.randn(n_samples, 5, 2, **kwargs)
+    sizes = effective_sample_size(log_w)
+    arguments = (th.softmax(log_w, 0), regressors, responses, sizes)
+    slopes = regression.cross_slopes(*arguments)
+    off_host(monkeypatch)
+    th.testing.assert_close(regression.cross_slopes(*arguments), slopes)

@@ -220,7 +220,8 @@ class RFMActor(BasePolicy):
             noise = fixed_noise(n_candidates, self.action_dim, condition.device).expand(shape)
         else:
             noise = th.randn(shape, device=condition.device)
-        return field.flow.interpolant(th.tensor(t_first, device=condition.device)).beta * noise
+        first = th.full((), t_first, device=condition.device)
+        return field.flow.interpolant(first).beta * noise
 
     @staticmethod
     def ends(field: "Field", starts: Tensor, solver: Solver) -> Tensor:

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import fields
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
@@ -10,22 +11,28 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    ReplayBufferSamples,
+    Schedule,
+    TensorDict,
+)
 from stable_baselines3.common.utils import (
     FloatSchedule,
     get_parameters_by_name,
-    update_learning_rate,
 )
 
 from sb3_rfm.common.actor import RFMActor
 from sb3_rfm.common.arguments import check_arguments
 from sb3_rfm.common.boltzmann import CriticViewLike
 from sb3_rfm.common.choices import ChoiceLike
+from sb3_rfm.common.cuda_graphs import GraphedUpdate, Update, check_cuda_graph, set_capturable
 from sb3_rfm.common.examples import ExamplesLike
 from sb3_rfm.common.exchange import Exchange
-from sb3_rfm.common.guards import Guarded
-from sb3_rfm.common.optimization import move_towards
+from sb3_rfm.common.optimization import move_towards, set_learning_rate
 from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
+from sb3_rfm.common.recording import Recorded
 from sb3_rfm.common.regression import Info
 from sb3_rfm.common.row import Row
 from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
@@ -40,7 +47,7 @@ from sb3_rfm.sampling.supports import SupportLike
 SelfBoltzmann = TypeVar("SelfBoltzmann", bound="BoltzmannAlgorithm")
 
 
-class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
+class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
     """
     Off-policy actor-critic: a flow or diffusion regressed on the Boltzmann law of its critic.
 
@@ -117,6 +124,8 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         AVX512-BF16). ``predict`` and every loss stay in float32
     :param on_nan: "raise" at the first observation, reward, action or loss that is not finite, or
         "skip" transitions and updates that have one
+    :param cuda_graph: capture each update as a CUDA graph and replay it; on a GPU, with Adam or
+        AdamW. New; its speed has not been measured
     :param stats_window_size: episodes that the logged returns average
     :param tensorboard_log: folder of the TensorBoard log
     :param policy_kwargs: arguments of the policy: net_arch, activation_fn, n_critics,
@@ -197,6 +206,7 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         max_grad_norm: float | None = None,
         bfloat16: bool | str | None = None,
         on_nan: str = "raise",
+        cuda_graph: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -207,7 +217,7 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
     ) -> None:
         check_arguments(locals())
         self.choices = self.row.replaced(locals())
-        self.on_nan = on_nan
+        self.on_nan, self.cuda_graph = on_nan, cuda_graph
         super().__init__(
             policy,
             env,
@@ -234,6 +244,7 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
         )
+        check_cuda_graph(cuda_graph, self.device, on_nan)  # a saved model may go to a CPU
         if _init_setup_model:
             self._setup_model()
 
@@ -256,6 +267,8 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         self.learner = self.choices.learner(self.policy, skips=self.on_nan == "skip")
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
+        self._unread = []
+        self._make_updates()
 
     def _create_aliases(self) -> None:
         self.actor = self.policy.actor
@@ -275,15 +288,32 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         for _ in range(gradient_steps):
             assert self.replay_buffer is not None
             data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            discounts = self.gamma if data.discounts is None else data.discounts
-            infos.append(self.learner.update_critic(data, discounts))
-            if self._n_updates % self.choices.policy_delay == 0:
-                infos[-1].update(self.learner.update_actor(data.observations, data.actions))
-                self._average_policy()
-            move_towards(self.critic_target.parameters(), self.critic.parameters(), self.tau)
-            move_towards(self.batch_norm_stats_target, self.batch_norm_stats, 1.0)
+            with_actor = self._n_updates % self.choices.policy_delay == 0
+            infos.append(self.updates[with_actor](data))
             self._n_updates += 1
-        self._log(infos)
+        self._record(infos)
+
+    def _make_updates(self) -> None:
+        """Updates without and with the actor's, captured as CUDA graphs where that is asked for."""
+        self.updates: dict[bool, Update] = {
+            with_actor: partial(self._update, with_actor=with_actor) for with_actor in (False, True)
+        }
+        graphed = self.cuda_graph and self.device.type == "cuda"
+        for owner in (self.actor, self.critic, self.actor.temperature):
+            set_capturable(owner.optimizer, graphed, self.device)
+        if graphed:
+            self.updates = {key: GraphedUpdate(update) for key, update in self.updates.items()}
+
+    def _update(self, data: ReplayBufferSamples, with_actor: bool) -> Info:
+        """One update on a batch, targets included."""
+        discounts = self.gamma if data.discounts is None else data.discounts
+        info = self.learner.update_critic(data, discounts)
+        if with_actor:
+            info.update(self.learner.update_actor(data.observations, data.actions))
+            self._average_policy()
+        move_towards(self.critic_target.parameters(), self.critic.parameters(), self.tau)
+        move_towards(self.batch_norm_stats_target, self.batch_norm_stats, 1.0)
+        return info
 
     def _average_policy(self) -> None:
         """Move the averaged network towards the actor's, where there is one."""
@@ -294,23 +324,13 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
     def _update_rates(self) -> None:
         """Bring learning rates and temperature to the present progress."""
         progress = self._current_progress_remaining
-        self._update_learning_rate([self.actor.optimizer, self.actor.temperature.optimizer])
-        update_learning_rate(self.critic.optimizer, self.critic_lr_schedule(progress))
+        learning_rate = self.lr_schedule(progress)
+        self.logger.record("train/learning_rate", learning_rate)
+        set_learning_rate(self.actor.optimizer, learning_rate)
+        set_learning_rate(self.actor.temperature.optimizer, learning_rate)
+        set_learning_rate(self.critic.optimizer, self.critic_lr_schedule(progress))
         if not self.temperature_rule.tuned:
             self.actor.temperature.assign(self.temperature_rule(progress))
-
-    def _log(self, infos: list[Info]) -> None:
-        """Record the mean of each quantity over the updates that had it."""
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        keys = sorted({key for info in infos for key in info})
-        means = [th.stack([info[key] for info in infos if key in info]).mean() for key in keys]
-        values = th.stack(means).tolist() if means else []  # a GPU is waited for once
-        for key, value in zip(keys, values, strict=True):
-            self._check_update(key, value)
-            self.logger.record(key, value)
-            if key == "rfm/q_target":
-                self._check_critics(value, self.choices.reward_scale)
-        self.logger.record("rfm/n_skipped", self.n_skipped)
 
     def learn(
         self: SelfBoltzmann,
@@ -333,9 +353,27 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
         :return: self
         """
         name = type(self).__name__ if tb_log_name is None else tb_log_name
-        return super().learn(
+        super().learn(
             total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar
         )
+        self._read()
+        return self
+
+    def set_parameters(
+        self,
+        load_path_or_dict: str | TensorDict,
+        exact_match: bool = True,
+        device: th.device | str = "auto",
+    ) -> None:
+        """
+        Load parameters, as any Stable-Baselines3 algorithm does.
+
+        :param load_path_or_dict: of a file that ``save`` wrote, or names and state dictionaries
+        :param exact_match: whether all that there is has to be given
+        :param device: where they are loaded to
+        """
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        self._make_updates()  # a graph holds the optimizers' tensors of before
 
     def _excluded_save_params(self) -> list[str]:
         aliases = [
@@ -345,6 +383,8 @@ class BoltzmannAlgorithm(Guarded, Exchange, OffPolicyAlgorithm):
             "critic_target",
             "batch_norm_stats",
             "batch_norm_stats_target",
+            "updates",
+            "_unread",
         ]
         return [*super()._excluded_save_params(), *aliases]
 

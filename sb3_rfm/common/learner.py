@@ -212,7 +212,7 @@ class Learner:
         :return: mean square, ()
         """
         field = self.policy.actor.drawing_field(obs)
-        first = th.tensor(field.flow.t_range[0], device=material.starts.device)
+        first = th.full((), field.flow.t_range[0], device=material.starts.device)
         return F.mse_loss(field.network(field.condition, material.starts, first), material.points)
 
     def regression(self, obs: PyTorchObs, material: Material) -> tuple[Regression, Info]:

@@ -32,6 +32,20 @@ def make_optimizer(
     return optimizer_class(parameters, **arguments)
 
 
+def set_learning_rate(optimizer: th.optim.Optimizer, learning_rate: float) -> None:
+    """
+    Set the learning rate, in place where it is a tensor: a CUDA graph reads it there.
+
+    :param optimizer: the optimizer
+    :param learning_rate: the new rate
+    """
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
 @th.no_grad()
 def move_towards(averages: Iterable[Tensor], tensors: Iterable[Tensor], tau: float) -> None:
     """

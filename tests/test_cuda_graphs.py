@@ -1,0 +1,186 @@
+"""
+Updates captured as CUDA graphs. Without a GPU a stand-in records what is to be done and does it
+anew at each replay, in place: what is around a graph is tested so, the graph itself on a GPU.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch as th
+from environments import Bandit
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+
+from sb3_rfm import RFMFlow
+from sb3_rfm.common.cuda_graphs import (
+    WARM_UP,
+    GraphedUpdate,
+    Work,
+    copy_of,
+    set_capturable,
+    tensors_of,
+)
+from sb3_rfm.common.optimization import make_optimizer, set_learning_rate
+from sb3_rfm.common.recording import READ_EVERY
+from sb3_rfm.common.regression import Info
+
+SMALL: dict[str, Any] = {
+    "policy_kwargs": {"net_arch": [16]},
+    "buffer_size": 500,
+    "learning_starts": 20,
+    "batch_size": 8,
+    "n_particles": 4,
+    "seed": 0,
+}
+needs_gpu = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
+
+
+def record(work: Work) -> tuple[Info, Callable[[], None]]:
+    """What a graph does: nothing when it is recorded; the work, in place, at each replay."""
+    results: Info = {}
+
+    def replay() -> None:
+        for key, value in work().items():
+            results.setdefault(key, th.empty_like(value)).copy_(value)
+
+    return results, replay
+
+
+def graphed(update: Callable[[ReplayBufferSamples], Info]) -> GraphedUpdate:
+    return GraphedUpdate(update, record, lambda work: work())
+
+
+def small(**changes: Any) -> RFMFlow:
+    return RFMFlow("MlpPolicy", Bandit(), **{**SMALL, "device": "cpu", **changes})
+
+
+def batch(value: float, n: int = 4) -> ReplayBufferSamples:
+    column = th.full((n, 1), value)
+    return ReplayBufferSamples(column, column + 1, column + 2, column + 3, column + 4, None)
+
+
+def test_each_batch_gives_its_own_results() -> None:
+    seen: list[ReplayBufferSamples] = []
+
+    def update(data: ReplayBufferSamples) -> Info:
+        seen.append(data)
+        return {"sum": sum(tensor.sum() for tensor in tensors_of(data))}
+
+    one = graphed(update)
+    values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    results = [one(batch(value))["sum"] for value in values]
+    expected = [float(4 * (5 * value + 10)) for value in values]
+    assert [float(result) for result in results] == expected  # none is overwritten later
+    kept = {id(tensor) for data in seen[WARM_UP:] for tensor in tensors_of(data)}
+    assert len(kept) == 5  # the captured batch's tensors, and no others
+    assert float(one(batch(1.0, n=7))["sum"]) == 7 * 15  # another size: as it stands again
+    assert len(seen[-1].rewards) == 7
+
+
+def test_batches_with_dictionaries() -> None:
+    obs = {"b": th.ones(2, 1), "a": th.zeros(2, 3)}
+    rest = [th.rand(2, 1) for _ in range(2)]
+    data = DictReplayBufferSamples(obs, rest[0], obs, rest[1], rest[1], th.full((2, 1), 0.9))
+    copy = copy_of(data)
+    pairs = list(zip(tensors_of(data), tensors_of(copy), strict=True))
+    assert len(pairs) == 8
+    assert all(th.equal(a, b) and a is not b for a, b in pairs)
+    assert type(copy) is DictReplayBufferSamples
+
+
+def test_training_is_the_same() -> None:
+    plain = small().learn(60)
+    other = small()  # which sets the seed again
+    other.updates = {key: graphed(update) for key, update in other.updates.items()}
+    other.learn(60)
+    assert plain._n_updates > 4 * WARM_UP
+    states = zip(plain.policy.state_dict().items(), other.policy.state_dict().items(), strict=True)
+    for (name, mine), (_, theirs) in states:
+        assert th.equal(mine, theirs), name
+
+
+def test_a_learning_rate_that_a_graph_reads() -> None:
+    parameter = th.ones(3, requires_grad=True)
+    optimizer = make_optimizer(th.optim.Adam, [parameter], 0.1, {})
+    (group,) = optimizer.param_groups
+    set_capturable(optimizer, True, th.device("cpu"))
+    rate = group["lr"]
+    set_learning_rate(optimizer, 0.25)
+    assert group["lr"] is rate
+    assert group["capturable"]
+    assert float(rate) == 0.25
+    set_capturable(optimizer, False, th.device("cpu"))
+    assert group["lr"] == 0.25
+    assert not group["capturable"]
+    set_learning_rate(optimizer, 0.5)
+    assert group["lr"] == 0.5
+
+
+def test_loaded_parameters_make_new_updates(tmp_path: Path) -> None:
+    model = small()
+    model.learn(40)
+    model.save(tmp_path / "model")
+    before = model.updates
+    model.set_parameters(str(tmp_path / "model"))
+    assert model.updates is not before
+    loaded = RFMFlow.load(tmp_path / "model", env=Bandit(), cuda_graph=True)  # from a GPU, say
+    loaded.learn(40)
+    assert not isinstance(loaded.updates[True], GraphedUpdate)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"cuda_graph": True}, "cuda_graph must satisfy: False on device 'cpu'"),
+        ({"cuda_graph": 1}, "cuda_graph must satisfy: True or False; got 1"),
+    ],
+)
+def test_refuses(changes: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        small(**changes)
+
+
+def test_refuses_optimizers_that_cannot_be_captured() -> None:
+    optimizer = th.optim.SGD([th.ones(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(ValueError, match="optimizer_class must satisfy: Adam or AdamW"):
+        set_capturable(optimizer, True, th.device("cpu"))
+    set_capturable(optimizer, False, th.device("cpu"))
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_a_gpu_is_read_rarely_and_before_a_log_is_written() -> None:
+    model = small()
+    model.learn(30)
+    model.device = th.device("meta")  # not the CPU
+    model.logger.name_to_value.clear()
+    for _ in range(READ_EVERY - 1):
+        model._record([{"rfm/ess": th.tensor(2.0)}])
+    assert "rfm/ess" not in model.logger.name_to_value
+    model._record([{"rfm/ess": th.tensor(2.0 + READ_EVERY)}])
+    assert model.logger.name_to_value["rfm/ess"] == pytest.approx(3.0)
+    model._record([{"rfm/ess": th.tensor(7.0)}])
+    model._read()
+    assert model.logger.name_to_value["rfm/ess"] == 7.0
+    assert model._unread == []
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"n_times": 4, "n_particles": 8}, {"one_step_policy": True, "temperature": "auto"}],
+    ids=str,
+)
+def test_trains_by_replay_on_a_gpu(changes: dict[str, Any]) -> None:
+    schedule = {"learning_rate": lambda progress: 1e-3 * progress}
+    settings = {**SMALL, "device": "cuda", "batch_size": 64, **schedule, **changes}
+    model = RFMFlow("MlpPolicy", Bandit(), cuda_graph=True, **settings)
+    model.learn(20 + 2 * WARM_UP + 4)
+    before = {key: value.clone() for key, value in model.policy.state_dict().items()}
+    model.learn(100, reset_num_timesteps=False)
+    assert all(update.n_calls > WARM_UP for update in model.updates.values())
+    after = model.policy.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    for part in ("actor.network", "critic.qf0", "critic_target.qf0"):
+        moved = [not th.equal(before[key], after[key]) for key in before if key.startswith(part)]
+        assert all(moved), part
