@@ -12,7 +12,6 @@ the rates are measured on it, too (tables named "cuda").
 import argparse
 import csv
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -34,7 +33,7 @@ from sb3_rfm.common.learner import Learner
 HERE = Path(__file__).parent
 RESULTS, PICTURE = HERE / "results" / "speed.csv", HERE.parent / "docs" / "images" / "speed.png"
 PARTS: dict[str, tuple[Any, str]] = {
-    "candidates": (RFMActor, "candidates"),
+    "candidates": (RFMActor, "ends"),
     "critic": (Learner, "update_critic"),
     "particles": (Learner, "posterior"),
     "actor": (Learner, "update_actor"),
@@ -132,6 +131,16 @@ def latencies(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+def peak_mebibytes() -> float:
+    """This process's largest resident size; ``ru_maxrss`` would begin at its parent's."""
+    (line,) = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
+    return int(line.split()[1]) / 1024
+
+
 def memory() -> list[dict[str, Any]]:
     """Peak resident size in MiB, each algorithm in a process of its own."""
     rows = []
@@ -172,7 +181,7 @@ def main() -> None:
     th.set_num_threads(1)
     if options.memory_of:
         make(options.memory_of).learn(300, reset_num_timesteps=False)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_mebibytes())
         return
     rows = [
         *[

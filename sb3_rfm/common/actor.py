@@ -223,8 +223,7 @@ class RFMActor(BasePolicy):
         first = th.full((), t_first, device=condition.device)
         return field.flow.interpolant(first).beta * noise
 
-    @staticmethod
-    def ends(field: "Field", starts: Tensor, solver: Solver) -> Tensor:
+    def ends(self, field: "Field", starts: Tensor, solver: Solver) -> Tensor:
         """
         Where a flow carries its starts.
 
