@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.evaluation import evaluate_policy
-from trained_runs import final_model
+from trained_runs import final_model, returns_of_best
 
 from sb3_rfm.envs import register_dmc
 
@@ -31,13 +30,11 @@ def evaluate(folder: Path, n_episodes: int) -> list[dict[str, object]]:
     :param n_episodes: episodes for each number of candidates
     :return: a row for each number of candidates
     """
-    model, settings = final_model(folder, env_seed=1000)
+    model, settings = final_model(folder, env_seed=0)
     algorithm, environment, seed = (settings[key] for key in ("algo", "env", "seed"))
     rows = []
     for n_candidates in CANDIDATES:
-        model.actor.n_eval_candidates = n_candidates
-        model.env.seed(1000 + seed)
-        returns, _ = evaluate_policy(model, model.env, n_episodes, return_episode_rewards=True)
+        returns = returns_of_best(model, n_candidates, n_episodes, env_seed=1000 + seed)
         row = (folder.parent.name, algorithm, environment, seed, n_candidates)
         rows.append(dict(zip(COLUMNS, (*row, np.mean(returns), np.std(returns)), strict=True)))
     return rows

@@ -7,7 +7,8 @@ Each folder is that of a finished ``sb3-rfm run`` of an algorithm of ours. At st
 visits, the flow carries the same noises to actions by each solver: beside 64 steps of Heun's method
 the root mean square distance of the ends, and the standard deviation of a state's actions, both in
 half widths of the box; then returns of ``predict(deterministic=True)`` with one candidate and with
-32, and a latency over that of one network evaluation. A one-step policy has a row of its own.
+32, and the milliseconds that it takes for one observation and one candidate. A one-step policy has
+a row of its own.
 Prints a Markdown table.
 """
 
@@ -20,8 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.evaluation import evaluate_policy
-from trained_runs import final_model
+from trained_runs import final_model, returns_of_best, visited
 
 from sb3_rfm.common.actor import Field
 from sb3_rfm.envs import register_dmc
@@ -39,20 +39,9 @@ WAYS: tuple[tuple[str, Any, int], ...] = (
 )
 
 
-def visited(model: Any) -> th.Tensor:
-    """States that a stochastic policy visits."""
-    obs, seen = model.env.reset(), []
-    for _ in range(4 * N_STATES):
-        seen.append(th.as_tensor(obs))
-        obs, *_ = model.env.step(model.predict(obs)[0])
-    return th.cat(seen[::4])
-
-
 def returns(model: Any, n_candidates: int, n_episodes: int) -> str:
     """Mean and standard deviation of the return of the best of some candidates."""
-    model.actor.n_eval_candidates = n_candidates
-    model.env.seed(1000)
-    got, _ = evaluate_policy(model, model.env, n_episodes, return_episode_rewards=True)
+    got = returns_of_best(model, n_candidates, n_episodes, env_seed=1000)
     return f"{np.mean(got):.0f} ± {np.std(got):.0f}"
 
 
@@ -72,7 +61,7 @@ def rows(folder: Path, n_episodes: int) -> Iterator[str]:
     model, settings = final_model(folder, env_seed=0)
     actor = model.actor
     th.manual_seed(0)
-    obs = visited(model)
+    obs = visited(model, N_STATES, every=4)
     with th.no_grad():
         field = actor.field(obs)
         starts = actor.starts(field, N_NOISES)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch as th
 from torch import Tensor
-from trained_runs import final_model
+from trained_runs import final_model, visited
 
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
@@ -76,22 +76,11 @@ class Setting:
         return th.cat(means), th.cat(sizes)
 
 
-def visited(model: BoltzmannAlgorithm) -> Tensor:
-    """Every fifth observation of the policy's own episode, exploring, (B, F)."""
-    env, seen = model.get_env(), []
-    assert env is not None
-    obs = env.reset()
-    for _ in range(5 * N_STATES):
-        seen.append(th.as_tensor(obs))
-        obs, *_ = env.step(model.predict(obs)[0])  # type: ignore[arg-type, assignment]
-    return th.cat(seen[::5])[th.randperm(N_STATES)]
-
-
 def rows(folder: Path) -> Iterator[str]:
     """The table's rows of one folder."""
     model, settings = final_model(folder, env_seed=0)
     th.manual_seed(1)
-    obs = visited(model)
+    obs = visited(model, N_STATES, every=5)[th.randperm(N_STATES)]
     latent = TanhLatent()
     spaces = {
         BOUNDED: Setting(model, Box(), make_estimator(BOUNDED, N_REFERENCE)),

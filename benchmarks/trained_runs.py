@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch as th
 import yaml
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_rfm.envs import FlatFloat32
 from sb3_rfm.hyperparams import algorithm_class
@@ -22,3 +25,35 @@ def final_model(folder: Path, env_seed: int) -> tuple[Any, dict[str, Any]]:
     env = make_vec_env(settings["env"], 1, seed=env_seed, wrapper_class=FlatFloat32)
     algorithm = algorithm_class(settings["algo"])
     return algorithm.load(folder / "final_model.zip", env=env, device="cpu"), settings
+
+
+def returns_of_best(model: Any, n_candidates: int, n_episodes: int, env_seed: int) -> np.ndarray:
+    """
+    Returns of the best of some candidates.
+
+    :param model: the model, left with that number of candidates
+    :param n_candidates: M of the deterministic policy
+    :param n_episodes: how many episodes
+    :param env_seed: of the first
+    :return: one for each episode, (n_episodes)
+    """
+    model.actor.n_eval_candidates = n_candidates
+    model.env.seed(env_seed)
+    returns, _ = evaluate_policy(model, model.env, n_episodes, return_episode_rewards=True)
+    return np.array(returns)
+
+
+def visited(model: Any, n_states: int, every: int) -> th.Tensor:
+    """
+    States that a stochastic policy visits.
+
+    :param model: the model
+    :param n_states: B
+    :param every: steps from one state to the next
+    :return: (B, F)
+    """
+    obs, seen = model.env.reset(), []
+    for _ in range(every * n_states):
+        seen.append(th.as_tensor(obs))
+        obs, *_ = model.env.step(model.predict(obs)[0])
+    return th.cat(seen[::every])
