@@ -252,6 +252,9 @@ def test_a_run_that_was_killed_ends_as_the_unbroken_one(tmp_path):
     policies = [SAC.load(folder.model_file).policy.state_dict() for folder in (whole, killed)]
     assert all(th.equal(policies[0][name], policies[1][name]) for name in policies[0])
     assert _rows(killed.path, "steps") == _rows(whole.path, "steps")
+    # what was measured before the checkpoint stays; what comes after it has other episodes
+    kept = [_rows(folder.path, "mean_return")[:2] for folder in (whole, killed)]
+    assert kept[0] == kept[1]
 
 
 def test_a_finished_run_goes_on_to_a_later_target(capsys):
