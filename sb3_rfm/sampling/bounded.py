@@ -26,6 +26,7 @@ from sb3_rfm.sampling.registry import require, require_float, require_int
 from sb3_rfm.sampling.regression import cross_slopes, own_slope
 from sb3_rfm.sampling.truncated_normals import TruncatedNormal
 
+FEWEST_EVEN = 4  # with 8 particles an ESS of 4 beats one of 2 (benchmarks/posterior_error.py)
 
 @dataclass(frozen=True)
 class Bounded(Estimator):
@@ -44,8 +45,8 @@ class Bounded(Estimator):
     exact for a normal posterior of any covariance, given particles enough. No choice of r or b
     biases it beyond the weights' own normalisation. For each coordinate r is the closest to the
     posterior of the laws drawn from and of a fit to the particles' gradients; that fit, the choice
-    and the slopes are taken with weights tempered to an ESS of ``evened`` K, because a regression
-    on one particle is noise.
+    and the slopes are taken with weights tempered to an ESS of ``evened`` K, but of 4 at least,
+    because a regression on one particle is noise.
 
     Given T points ``x_t`` of each state, (T, B, D), it draws K / T particles for each and weighs
     all K for each: T posteriors for the evaluations of one.
@@ -108,7 +109,7 @@ class Bounded(Estimator):
             log_p = log_p.unsqueeze(1)
         log_w = log_p + mixture.log_ratio(plain, x_1)
         weights = normalised_weights(log_w)
-        log_even = tempered(log_w, self.evened * self.n_particles)
+        log_even = tempered(log_w, self._even_sample_size)
         even = normalised_weights(log_even)
         score = gradient + plain.score(x_1)
         normals = [law for law in mixture.laws if isinstance(law, TruncatedNormal)]
@@ -128,6 +129,11 @@ class Bounded(Estimator):
         ratio = coefficients.alpha / coefficients.beta
         x_0 = coefficients.noise_end(x_t, x_1)
         return Posterior(x_0, x_1, log_w, EndPoints(-ratio * control, control), slope)
+
+    @property
+    def _even_sample_size(self) -> float:
+        """The effective sample size of the tempered weights."""
+        return min(self.n_particles, max(FEWEST_EVEN, self.evened * self.n_particles))
 
     def _mixture(
         self, plain: TruncatedNormal, log_density: LogDensity, policy_samples: Tensor | None
