@@ -62,8 +62,8 @@ def sample_rfm_params(
         numbers = sorted({8, 16, 32, 64, own})
         sampled["n_particles"] = trial.suggest_categorical("n_particles", numbers)
     sampled |= {
-        "n_candidates": trial.suggest_categorical("n_candidates", [1, 4, 8, 16, 32]),
-        "sampling_steps": trial.suggest_int("sampling_steps", 3, 20, log=True),
+        "n_candidates": trial.suggest_categorical("n_candidates", [1, 2, 4, 8, 16, 32]),
+        "sampling_steps": trial.suggest_int("sampling_steps", 2, 20, log=True),
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
         "critic_learning_rate": trial.suggest_float("critic_learning_rate", 1e-4, 3e-3, log=True),
         "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),

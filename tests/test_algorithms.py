@@ -404,6 +404,7 @@ def test_refuses_action_spaces(algorithm: type[BoltzmannAlgorithm], space: space
         {"solver": Euler},
         {"support": "sphere"},
         {"n_particles": 0},
+        {"n_particles": 3, "n_times": 4},
         {"n_candidates": 2.5},
         {"n_eval_candidates": -1},
         {"sampling_steps": True},

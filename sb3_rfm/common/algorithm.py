@@ -76,8 +76,8 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         candidates' Gaussian entropy meets ``target_entropy``)
     :param target_entropy: nats; "auto" is minus the action's dimension, what SAC uses, so that runs
         compare; "auto_0.9" that share of it
-    :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box),
-        "diagonal_centred" (the authors' release), "diagonal" (eq. 20), "isotropic" (eq. 21),
+    :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box), or
+        cheaper "bounded_uncoupled", "diagonal_centred" (the authors' release), "diagonal" (eq. 20), "isotropic" (eq. 21),
         "noise" (eta = 0), "gradient" (eta = 1), a number, an object
     :param n_particles: particles a posterior, K (paper: 100)
     :param n_candidates: actions drawn a state, M, to act and in the critics' target (paper: 32)

@@ -42,7 +42,7 @@ ENTROPY_BACKUPS = Registry[Divergence](
 @dataclass(frozen=True)
 class Row:
     """
-    The choices that make an algorithm; the defaults are RFMFlow's.
+    The choices that make an algorithm; the defaults are RFM's with particles for each time.
 
     :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm` says what each is.
     A subclass of the algorithm is a row with other values, and an argument of its constructor
@@ -102,6 +102,7 @@ class Row:
         self.divergence()
         estimator = make_estimator(self.estimator, self.n_particles)
         estimator.check_support(self.flow().support.bounded)
+        estimator.check_times(self.n_times)
         gaussian = isinstance(estimator.source, Gaussian)
         require(
             gaussian, "estimator", estimator, "an estimator with a Gaussian source: actors draw it"

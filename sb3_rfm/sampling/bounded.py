@@ -28,6 +28,7 @@ from sb3_rfm.sampling.truncated_normals import TruncatedNormal
 
 FEWEST_EVEN = 4  # with 8 particles an ESS of 4 beats one of 2 (benchmarks/posterior_error.py)
 
+
 @dataclass(frozen=True)
 class Bounded(Estimator):
     """
@@ -91,6 +92,11 @@ class Bounded(Estimator):
         """The particles live in a box."""
         require(bounded, "estimator", self, "an estimator of R^d where the target has no bounds")
 
+    def check_times(self, n_times: int) -> None:
+        """The times share the particles."""
+        enough = f"at least {n_times}, one for each time that shares them"
+        require(self.n_particles >= n_times, "n_particles", self.n_particles, enough)
+
     @th.no_grad()
     def __call__(
         self,
@@ -144,9 +150,8 @@ class Bounded(Estimator):
         :return: the mixture, the bridge last
         """
         times = plain.loc.shape[:-2]
+        self.check_times(times.numel())
         n_particles = self.n_particles // times.numel()
-        enough = f"at least {times.numel()}, one for each time that shares them"
-        require(n_particles > 0, "n_particles", self.n_particles, enough)
         laws, counts = [], []
         start = plain.mean
         n_guided = round(self.guided_share * n_particles)

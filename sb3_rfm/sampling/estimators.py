@@ -43,8 +43,10 @@ def _truncated_noise(
     return LangevinStein(Fixed(), n_particles, Bridge())
 
 
-def _bounded(n_particles: int, source: Source, refinement: Refinement | None) -> Bounded:
-    return Bounded(n_particles)
+def _bounded(
+    coupling: bool, n_particles: int, source: Source, refinement: Refinement | None
+) -> Bounded:
+    return Bounded(n_particles, coupling=coupling)
 
 
 # name -> what makes the estimator from its number of particles, its source and its refinement
@@ -56,7 +58,8 @@ ESTIMATORS: dict[str, Callable[[int, Source, Refinement | None], Estimator]] = {
     "diagonal_centred": partial(_langevin_stein, Diagonal(centred=True, ridge=1e-4, clip=2.0)),
     "clipped_gradient": _clipped_gradient,
     "truncated_noise": _truncated_noise,
-    "bounded": _bounded,
+    "bounded": partial(_bounded, True),
+    "bounded_uncoupled": partial(_bounded, False),
 }
 EstimatorLike = str | float | Coefficient | Estimator
 
@@ -74,8 +77,9 @@ def make_estimator(
         (eq. 21), "diagonal" (eq. 20), "diagonal_centred" (the authors' released form: centred
         score, ridge 1e-4, coefficient within ±2), "clipped_gradient" (eta = 1, the norm of the
         marginal score cut off at 20: iDEM's; not consistent), "truncated_noise" (eta = 0 with noise
-        that keeps the action in the box), "bounded" (Stein kernel on a box, our own), a
-        coefficient's object, or an estimator's
+        that keeps the action in the box), "bounded" (Stein kernel on a box, our own), "bounded_uncoupled" (each
+        coordinate regressed on its own residual alone: cheaper), a coefficient's object, or an
+        estimator's
     :param n_particles: K; an estimator's object keeps its own
     :param source: "gaussian", "uniform", "laplace", "student_t", or an object; an estimator's
         object keeps its own

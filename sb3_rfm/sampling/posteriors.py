@@ -119,6 +119,15 @@ class Estimator(ABC):
         :return: the posterior
         """
 
+    def check_times(self, n_times: int) -> None:
+        """
+        Refuse more times of a state than it can estimate at once: there is no limit unless it says
+        otherwise.
+
+        :param n_times: times of each state, T
+        :raises ValueError: too many of them
+        """
+
     @abstractmethod
     def check_support(self, bounded: bool) -> None:
         """

@@ -29,7 +29,7 @@ from sb3_rfm.sampling.estimators import ESTIMATORS
 PROPERTY = settings(derandomize=True, database=None, deadline=None, max_examples=60)
 
 # For a target on all of R^d, and consistent.
-NOT_ON_ALL_SPACE = ("bounded", "truncated_noise", "clipped_gradient")
+NOT_ON_ALL_SPACE = ("bounded", "bounded_uncoupled", "truncated_noise", "clipped_gradient")
 ESTIMATOR_NAMES = [name for name in ESTIMATORS if name not in NOT_ON_ALL_SPACE]
 ALL_INTERPOLANTS = [Linear(), VPCosine(), VPLinear(), VEGeometric()]
 

@@ -623,6 +623,20 @@ def test_far_lower_error_than_noise_with_as_many_particles(target, t, fold):
     assert fold**2 * at_most < at_least
 
 
+def test_eight_particles_do_better_with_four_even_ones_than_with_two(monkeypatch):
+    """A quarter of eight is too few for the fit, the choice and the slopes."""
+    x_t, _, mean, _ = exact_ends("bimodal", Linear(), 0.2)
+
+    def squared_errors(fewest):
+        monkeypatch.setattr("sb3_rfm.sampling.bounded.FEWEST_EVEN", fewest)
+        points = x_t.expand(2000, 1)
+        posterior = Bounded(8)(bimodal, Linear()(doubles(0.2)), points, seeded(21))
+        return (posterior.mean.x_1 - mean).square()
+
+    two, four = squared_errors(0), squared_errors(4)
+    assert four.mean() + 3 * standard_error(four - two) < two.mean()
+
+
 @pytest.mark.parametrize("guide", [None, "right"])
 def test_generator_decides_and_the_global_one_is_left_alone(guide):
     sobol_points.cache_clear()

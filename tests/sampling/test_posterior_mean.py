@@ -202,6 +202,7 @@ def test_make_estimator():
     assert make_estimator("noise", 5) == LangevinStein(Fixed(0.0), 5)
     assert make_estimator(1, 5) == make_estimator("gradient", 5)
     assert make_estimator("bounded", 5) == Bounded(5)
+    assert make_estimator("bounded_uncoupled", 5) == Bounded(5, coupling=False)
     assert make_estimator(0.25, 5) == LangevinStein(Fixed(0.25), 5)
     assert make_estimator(Diagonal(clip=1.0), 5) == LangevinStein(Diagonal(clip=1.0), 5)
     own = LangevinStein(Fixed(0.5), 7)
