@@ -408,6 +408,7 @@ def test_refuses_action_spaces(algorithm: type[BoltzmannAlgorithm], space: space
         {"n_candidates": 2.5},
         {"n_eval_candidates": -1},
         {"sampling_steps": True},
+        {"time_shift": 0.0},
         {"t_range": (0.0, 1.0)},
         {"policy_delay": 0},
         {"max_grad_norm": -1.0},

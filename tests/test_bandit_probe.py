@@ -115,7 +115,14 @@ def boltzmann_case(algorithm: Any, updates: int, *marks: Any, **changes: Any) ->
 @pytest.mark.parametrize(
     ("algorithm", "updates", "changes"),
     [
-        boltzmann_case(RFMFlow, 700, n_particles=16, loss_weighting="velocity"),
+        boltzmann_case(
+            RFMFlow,
+            700,
+            n_particles=16,
+            sampling_steps=4,
+            time_shift=4.0,
+            loss_weighting="velocity",
+        ),
         boltzmann_case(
             RFMDiffusion, 1_000, pytest.mark.slow, n_particles=16, loss_weighting="noise"
         ),

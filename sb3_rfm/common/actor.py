@@ -233,7 +233,14 @@ class RFMActor(BasePolicy):
         :return: (M, B, D)
         """
         flow, times = field.flow, (field.flow.t_range[0], 1.0)
-        return solver.solve(field, starts, flow.interpolant, flow.sampling_steps, times)
+        return solver.solve(
+            field,
+            starts,
+            flow.interpolant,
+            flow.sampling_steps,
+            times,
+            time_shift=flow.time_shift,
+        )
 
     def candidates_with_log_prob(
         self, field: "Field", n_candidates: int, divergence: Divergence
@@ -251,6 +258,7 @@ class RFMActor(BasePolicy):
             interpolant=self.flow.interpolant,
             steps=self.flow.sampling_steps,
             t_range=(self.flow.t_range[0], 1.0),
+            time_shift=self.flow.time_shift,
             solver=self.flow.solver,
             divergence=divergence,
         )

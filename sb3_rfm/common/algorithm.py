@@ -76,10 +76,11 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         candidates' Gaussian entropy meets ``target_entropy``)
     :param target_entropy: nats; "auto" is minus the action's dimension, what SAC uses, so that runs
         compare; "auto_0.9" that share of it
-    :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box), or
-        cheaper "bounded_uncoupled", "diagonal_centred" (the authors' release), "diagonal" (eq. 20), "isotropic" (eq. 21),
-        "noise" (eta = 0), "gradient" (eta = 1), a number, an object
-    :param n_particles: particles a posterior, K (paper: 100)
+    :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box),
+        "bounded_uncoupled" (cheaper), "diagonal_centred" (the authors' release), "diagonal" (eq.
+        20), "isotropic" (eq. 21), "noise" (eta = 0), "gradient" (eta = 1), a number, an object
+    :param n_particles: particles a posterior, K; a state's, which its times share, where the
+        estimator is bounded (paper: 100)
     :param n_candidates: actions drawn a state, M, to act and in the critics' target (paper: 32)
     :param n_training_candidates: the same in the actor's update; by default as many
     :param n_eval_candidates: the same for ``predict(deterministic=True)``, which takes the best
@@ -98,6 +99,8 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
     :param critic_view: the value of the actor's Boltzmann law: "min" of the critics (paper),
         "mean", "target_min", "target_mean", or an object
     :param sampling_steps: solver steps an action (paper: 10)
+    :param time_shift: k of the solver's times ``k s / (1 + (k - 1) s)``, s uniform: above 1 the
+        steps are short near the action, where few uniform ones draw the law too narrow (paper: 1)
     :param one_step_policy: whether a second network is distilled from the flow, noise to action in
         one step, which acts and draws the critics' target (the flow keeps its own solver steps)
     :param interpolant: "linear", "vp_cosine", "vp_linear", "ve", or an object
@@ -192,6 +195,7 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         n_times: int | None = None,
         critic_view: CriticViewLike | None = None,
         sampling_steps: int | None = None,
+        time_shift: float | None = None,
         one_step_policy: bool | None = None,
         interpolant: InterpolantLike | None = None,
         parametrization: ParametrizationLike | None = None,

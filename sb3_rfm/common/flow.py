@@ -9,7 +9,7 @@ from sb3_rfm.common.choices import Choice, GaussianNoise, Softmax
 from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
 from sb3_rfm.sampling.parametrizations import Data, EndPoints, Parametrization, Velocity
 from sb3_rfm.sampling.registry import require, require_float, require_int
-from sb3_rfm.sampling.solvers import DDIM, Euler, Solver
+from sb3_rfm.sampling.solvers import DDIM, Euler, Solver, check_time_shift
 from sb3_rfm.sampling.supports import Support, TanhLatent
 
 
@@ -23,6 +23,7 @@ class Flow:
     :param solver: how noise is carried to an action
     :param support: how a point of the flow becomes an action
     :param sampling_steps: steps of the solver
+    :param time_shift: above 1, its steps are short near the action
     :param n_candidates: candidates a state, M, while acting and in the critics' target
     :param n_training_candidates: candidates a state of the actor's update
     :param n_eval_candidates: candidates a state for ``predict(deterministic=True)``
@@ -39,6 +40,7 @@ class Flow:
     solver: Solver = field(default_factory=Euler)
     support: Support = field(default_factory=TanhLatent)
     sampling_steps: int = 5
+    time_shift: float = 1.0
     n_candidates: int = 8
     n_training_candidates: int = 8
     n_eval_candidates: int = 32
@@ -53,6 +55,7 @@ class Flow:
         numbers = ("n_candidates", "n_training_candidates", "n_eval_candidates")
         for name in ("sampling_steps", *numbers):
             require_int(name, getattr(self, name))
+        check_time_shift(self.time_shift)
         pair = "two numbers, 0 < low < high < 1"
         two = isinstance(self.t_range, tuple | list) and len(self.t_range) == 2
         require(two, "t_range", self.t_range, pair)

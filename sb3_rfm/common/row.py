@@ -64,6 +64,7 @@ class Row:
     n_times: int = 1
     critic_view: CriticViewLike = "min"
     sampling_steps: int = 4
+    time_shift: float = 1.0
     one_step_policy: bool = False
     interpolant: InterpolantLike = "linear"
     parametrization: ParametrizationLike = "data"
@@ -126,6 +127,7 @@ class Row:
             solver=SOLVERS.resolve(self.solver, Solver),
             support=SUPPORTS.resolve(self.support, Support),
             sampling_steps=self.sampling_steps,
+            time_shift=self.time_shift,
             n_candidates=self.n_candidates,
             n_training_candidates=n_training,
             n_eval_candidates=self.n_eval_candidates,

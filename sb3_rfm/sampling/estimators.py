@@ -77,9 +77,9 @@ def make_estimator(
         (eq. 21), "diagonal" (eq. 20), "diagonal_centred" (the authors' released form: centred
         score, ridge 1e-4, coefficient within ±2), "clipped_gradient" (eta = 1, the norm of the
         marginal score cut off at 20: iDEM's; not consistent), "truncated_noise" (eta = 0 with noise
-        that keeps the action in the box), "bounded" (Stein kernel on a box, our own), "bounded_uncoupled" (each
-        coordinate regressed on its own residual alone: cheaper), a coefficient's object, or an
-        estimator's
+        that keeps the action in the box), "bounded" (Stein kernel on a box, our own),
+        "bounded_uncoupled" (each coordinate regressed on its own residual alone: cheaper), a
+        coefficient's object, or an estimator's
     :param n_particles: K; an estimator's object keeps its own
     :param source: "gaussian", "uniform", "laplace", "student_t", or an object; an estimator's
         object keeps its own

@@ -46,6 +46,7 @@ class FlowLaw:
         many steps
     :param divergence: "exact", "hutchinson" or an object
     :param source: the law of ``x_0``, "gaussian" or an object
+    :param time_shift: of the time grid, see :func:`sb3_rfm.sampling.solvers.time_grid`
     :raises ValueError: at a call: an unknown name, a bad number of steps or time, a velocity of
         another shape or dtype, or one that has no gradient in its points
     """
@@ -56,6 +57,7 @@ class FlowLaw:
     solver: SolverLike = "heun"
     divergence: DivergenceLike = "exact"
     source: SourceLike = "gaussian"
+    time_shift: float = 1.0
 
     def push_forward(
         self, velocity: VelocityField, x_0: Tensor, generator: th.Generator | None = None
@@ -107,7 +109,7 @@ class FlowLaw:
         """The pieces resolved from their names, the time grid and the probes."""
         rule = DIVERGENCES.resolve(self.divergence, Divergence)
         interpolant = INTERPOLANTS.resolve(self.interpolant, Interpolant)
-        grid = time_grid(interpolant, self.steps, self.t_range, x)
+        grid = time_grid(interpolant, self.steps, self.t_range, x, self.time_shift)
         solver = SOLVERS.resolve(self.solver, Solver).deterministic()
         return _Path(velocity, solver, rule, rule.probes(x, generator), grid)
 

@@ -125,8 +125,9 @@ class Estimator(ABC):
         otherwise.
 
         :param n_times: times of each state, T
-        :raises ValueError: too many of them
+        :raises ValueError: no number of times, or too many of them
         """
+        require_int("n_times", n_times)
 
     @abstractmethod
     def check_support(self, bounded: bool) -> None:

@@ -75,22 +75,47 @@ def check_t_range(t_range: tuple[float, float]) -> None:
     require(len(t_range) == 2 and 0 <= t_range[0] < t_range[1] <= 1, "t_range", t_range, order)
 
 
+def check_time_shift(time_shift: float) -> None:
+    """
+    Refuse a shift that is no positive number.
+
+    :param time_shift: the shift of a time grid
+    :raises ValueError: unless it is finite and above 0
+    """
+    require_float("time_shift", time_shift, 0.0)
+    require(time_shift > 0, "time_shift", time_shift, "a number above 0")
+
+
 def time_grid(
-    interpolant: Interpolant, steps: int, t_range: tuple[float, float], like: Tensor
+    interpolant: Interpolant,
+    steps: int,
+    t_range: tuple[float, float],
+    like: Tensor,
+    time_shift: float = 1.0,
 ) -> list[Step]:
     """
-    The steps of a uniform time grid.
+    The steps of a time grid: uniform, or crowded towards one end.
+
+    With shift k the uniform grid's ``s`` in [0, 1] becomes ``k s / (1 + (k - 1) s)`` (Esser et al.
+    2024, eq. 23, with noise at 0): above 1 the steps are short near the action. Few uniform steps
+    draw a sharp law too narrow: two Euler steps on the linear path draw a normal law of standard
+    deviation .25 with .24 of its spread at k = 1 and .5 at k = 4, the most that two can.
 
     :param interpolant: the interpolant
     :param steps: number of steps
     :param t_range: first and last time, 0 <= first < last <= 1
     :param like: gives dtype and device
+    :param time_shift: k, above 0
     :return: the steps, in order
-    :raises ValueError: no steps, or times that are not in order within [0, 1]
+    :raises ValueError: no steps, times that are not in order within [0, 1], or a bad shift
     """
     require_int("steps", steps)
     check_t_range(t_range)
-    times = th.linspace(*t_range, steps + 1, dtype=like.dtype, device=like.device)
+    check_time_shift(time_shift)
+    even = th.linspace(0, 1, steps + 1, dtype=like.dtype, device=like.device)
+    share = time_shift * even / (1 + (time_shift - 1) * even)
+    first, last = (th.full_like(even, t) for t in t_range)
+    times = th.lerp(first, last, share)  # exact at both ends
     coefficients = interpolant(times)
     knots = [(times[i], coefficients.at(i)) for i in range(steps + 1)]
     return [
@@ -132,9 +157,10 @@ class Solver(ABC):
         steps: int,
         t_range: tuple[float, float] = (0.0, 1.0),
         generator: th.Generator | None = None,
+        time_shift: float = 1.0,
     ) -> Tensor:
         """
-        Integrate over a uniform time grid.
+        Integrate over a time grid.
 
         :param velocity: marginal velocity, (B, D), () -> (B, D): a network or an estimator
         :param x: the state at the first time: ``beta(t) x_0`` where alpha(t) is small, (B, D)
@@ -142,10 +168,11 @@ class Solver(ABC):
         :param steps: number of steps
         :param t_range: first and last time, 0 <= first < last <= 1
         :param generator: random generator; torch's global one by default
+        :param time_shift: of the grid, see :func:`time_grid`
         :return: the state at the last time, (B, D)
-        :raises ValueError: no steps, or times that are not in order within [0, 1]
+        :raises ValueError: no steps, times that are not in order within [0, 1], or a bad shift
         """
-        for step in time_grid(interpolant, steps, t_range, x):
+        for step in time_grid(interpolant, steps, t_range, x, time_shift):
             x = self.step(velocity, x, step, generator)
         return x
 

@@ -288,7 +288,9 @@ def test_a_log_density_that_depends_on_parameters_only_is_refused():
 
 
 def test_messages_list_what_is_allowed():
-    with pytest.raises(ValueError, match=r"bounded, clipped_gradient, diagonal, .*, noise"):
+    with pytest.raises(
+        ValueError, match=r"bounded, bounded_uncoupled, clipped_gradient, diagonal, .*, noise"
+    ):
         posterior_mean(MIXTURE, X_T[:, :1], 0.5, estimator="best")
     with pytest.raises(ValueError, match="linear, ve, vp_cosine, vp_linear"):
         posterior_mean(MIXTURE, X_T[:, :1], 0.5, interpolant="best")

@@ -32,7 +32,7 @@ from sb3_rfm.sampling import (
     ancestral,
     posterior_mean,
 )
-from sb3_rfm.sampling.solvers import SOLVERS, Solver
+from sb3_rfm.sampling.solvers import SOLVERS, Solver, time_grid
 
 STOCHASTIC = [ancestral(), DDIM(0.5), EulerMaruyama(), EulerMaruyama(0.5)]
 every_solver = pytest.mark.parametrize("solver", [Euler(), Heun(), DDIM(), *STOCHASTIC], ids=repr)
@@ -63,6 +63,32 @@ def test_order_of_convergence(solver, order, interpolant):
     ]
     assert orders(errors) == pytest.approx([order, order], abs=0.1)
     assert errors[-1] < 0.02
+
+
+@pytest.mark.parametrize(("time_shift", "share"), [(1.0, 0.24), (4.0, 0.50)])
+def test_two_steps_draw_a_sharp_law_less_narrow_on_a_shifted_grid(time_shift, share):
+    """The share of the spread that is left: no grid of two Euler steps has more than a half."""
+    target = DiagonalGaussian(doubles(0.3), doubles(0.25))
+    x = doubles(-1.0, 1.0)[:, None]
+    ends = Euler().solve(
+        field(target, Linear()), x, Linear(), 2, (0.01, 1.0), time_shift=time_shift
+    )
+    assert float(ends[1] - ends[0]) / 2 == pytest.approx(0.25 * share, abs=0.0025)
+
+
+def test_time_grid_shifted():
+    """``k s / (1 + (k - 1) s)`` of the way, exact at both ends."""
+    for dtype in (th.float32, th.float64):
+        like = th.zeros(1, dtype=dtype)
+        even, crowded = (time_grid(Linear(), 3, (0.01, 1.0), like, k) for k in (1.0, 3.0))
+        for grid in (even, crowded):
+            assert grid[0].t == th.tensor(0.01, dtype=dtype)
+            assert float(grid[-1].t_next) == 1.0
+            assert all(one.t_next == two.t for one, two in pairwise(grid))
+        assert [float(step.t) for step in even] == pytest.approx([0.01, 0.34, 0.67])
+        assert [float(step.t) for step in crowded] == pytest.approx(
+            [0.01, 0.604, 0.01 + 0.99 * 6 / 7]
+        )
 
 
 @every_interpolant
@@ -338,6 +364,17 @@ def test_bad_number_of_steps(steps, error):
 def test_bad_t_range(t_range):
     with pytest.raises(ValueError, match=r"^t_range must satisfy: .*0 <= first < last <= 1; got"):
         Euler().solve(lambda x, t: x, doubles(1.0)[None], Linear(), 4, t_range)
+
+
+@pytest.mark.parametrize(
+    ("time_shift", "error"),
+    [(0.0, ValueError), (-1.0, ValueError), (math.inf, ValueError), ("even", TypeError)],
+)
+def test_bad_time_shift(time_shift, error):
+    with pytest.raises(error, match=r"^time_shift must"):
+        Euler().solve(
+            lambda x, t: x, doubles(1.0)[None], Linear(), 4, (0.0, 1.0), time_shift=time_shift
+        )
 
 
 @pytest.mark.parametrize(
