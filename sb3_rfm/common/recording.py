@@ -36,10 +36,13 @@ class Recorded(Guarded):
     def _read(self) -> None:
         """Record the mean of each quantity over the updates that had it."""
         infos, self._unread = self._unread, []
-        keys = sorted({key for info in infos for key in info})
-        means = [th.stack([info[key] for info in infos if key in info]).mean() for key in keys]
-        values = th.stack(means).tolist() if means else []  # a GPU is waited for once
-        for key, value in zip(keys, values, strict=True):
+        pairs = [pair for info in infos for pair in info.items()]
+        read = th.stack([value for _, value in pairs]).tolist() if pairs else []  # one wait
+        values: dict[str, list[float]] = {}
+        for (key, _), number in zip(pairs, read, strict=True):
+            values.setdefault(key, []).append(number)
+        for key in sorted(values):
+            value = sum(values[key]) / len(values[key])
             self._check_update(key, value)
             self.logger.record(key, value)
             if key == "rfm/q_target":
