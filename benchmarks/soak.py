@@ -9,7 +9,7 @@ twenty points of the run the resident memory (after garbage collection), the ope
 steps a second since the last point are noted; growth is the slope of a line through the second half
 of them, over the half's length. Writes ``results/soak.csv`` and prints the figures.
 
-1.5 million steps is what six hours of training make at 70 steps a second.
+1.15 million steps is what six hours of training make at 53 steps a second (``speed.py``).
 """
 
 import argparse
@@ -74,7 +74,7 @@ def growth(rows: list[dict[str, float]], column: str) -> float:
 def main() -> None:
     """Train, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1_500_000)
+    parser.add_argument("--steps", type=int, default=1_150_000)
     steps = parser.parse_args().steps
     th.set_num_threads(1)
     watch = Watch(max(1, steps // POINTS))

@@ -6,7 +6,7 @@ How fast training is beside SAC, TD3, TQC and CrossQ, where an update's time goe
 One thread, cheetah-run, batch 256, two hidden layers of 256 units for all, one update a step. Every
 round trains each algorithm for some steps in turn; a ratio is taken within a round, so that a
 machine whose speed changes does not matter. Writes ``results/speed.csv`` and a picture. With a GPU
-the rates are measured on it, too (tables named "cuda").
+the rates are measured on it, too (tables named "cuda"). ``--rates RFMFlow`` measures and prints one algorithm's rate beside SAC's alone.
 """
 
 import argparse
@@ -41,9 +41,8 @@ PARTS: dict[str, tuple[Any, str]] = {
 }
 
 
-def rates(rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
+def rates(rounds: int, steps: int, device: str, names: list[str]) -> list[dict[str, Any]]:
     """Steps a second in training, and the ratio to SAC's in the same round."""
-    names = [*ALGORITHMS, *SLOW]
     models = {name: make(name, device=device) for name in names}
     measured: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -172,13 +171,23 @@ def draw(rows: list[dict[str, Any]]) -> None:
     figure.savefig(PICTURE, dpi=120)
 
 
+def print_table(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        numbers = [f"{row[key]:10.3g}" for key in ("value", "ratio", "low", "high") if key in row]
+        print(f"{row['table']:22} {row['name']:28}", *numbers)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200, help="of each algorithm in a round")
     parser.add_argument("--memory-of", metavar="NAME", help="print one algorithm's peak, in MiB")
+    parser.add_argument("--rates", nargs="+", metavar="NAME", help="print these beside SAC alone")
     options = parser.parse_args()
     th.set_num_threads(1)
+    if options.rates:
+        print_table(rates(options.rounds, options.steps, "cpu", ["SAC", *options.rates]))
+        return
     if options.memory_of:
         make(options.memory_of).learn(300, reset_num_timesteps=False)
         print(peak_mebibytes())
@@ -188,7 +197,7 @@ def main() -> None:
             row
             for device in ("cpu", "cuda")
             if device == "cpu" or th.cuda.is_available()
-            for row in rates(options.rounds, options.steps, device)
+            for row in rates(options.rounds, options.steps, device, [*ALGORITHMS, *SLOW])
         ],
         *parts(options.steps),
         *latencies(20 * options.rounds),
@@ -201,9 +210,7 @@ def main() -> None:
         for row in rows:
             writer.writerow({k: v if isinstance(v, str) else f"{v:.4g}" for k, v in row.items()})
     draw(rows)
-    for row in rows:
-        numbers = [f"{row[key]:10.3g}" for key in ("value", "ratio", "low", "high") if key in row]
-        print(f"{row['table']:22} {row['name']:28}", *numbers)
+    print_table(rows)
 
 
 if __name__ == "__main__":

@@ -187,6 +187,7 @@ class Boltzmann:
         q = self.view(q_values(self.critic, self.features, judged, self.bfloat16))
         return q / self.temperature + self.support.log_det(x)
 
+    @th.no_grad()
     def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """
         The log-density and its gradient, by :func:`minimum_q_and_gradient` where that holds.
@@ -198,12 +199,7 @@ class Boltzmann:
         networks = [n for n in every if isinstance(n, CriticNetwork) and n.is_rectifier]
         if self.view.mean or len(networks) < len(every):
             return value_and_gradient(self, x)
-        with th.enable_grad():
-            leaf = x.detach().requires_grad_()
-            judged, log_det = self.support.to_judged(leaf), self.support.log_det(leaf)
+        judged = self.support.to_judged(x)
         q, gradient = minimum_q_and_gradient(networks, self.features, judged, self.bfloat16)
-        outputs, cotangents = [judged], [gradient / self.temperature]
-        if log_det.requires_grad:
-            outputs, cotangents = [*outputs, log_det], [*cotangents, th.ones_like(log_det)]
-        (score,) = th.autograd.grad(outputs, leaf, cotangents)
-        return q / self.temperature + log_det.detach(), score
+        score = self.support.score_of_point(x, judged, gradient / self.temperature)
+        return q / self.temperature + self.support.log_det(x), score

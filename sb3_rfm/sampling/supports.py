@@ -60,6 +60,17 @@ class Support(ABC):
         :return: (*S)
         """
 
+    @abstractmethod
+    def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
+        """
+        The chain rule: the gradient in x of ``log p(judged) + log_det(x)``.
+
+        :param x: (*S, D)
+        :param judged: :meth:`to_judged` of x, (*S, D)
+        :param score: gradient of ``log p`` there, (*S, D)
+        :return: (*S, D)
+        """
+
 
 @dataclass(frozen=True)
 class TanhLatent(Support):
@@ -86,6 +97,9 @@ class TanhLatent(Support):
     def log_det(self, x: Tensor) -> Tensor:
         return 2 * (math.log(2.0) - x - F.softplus(-2 * x)).sum(-1)
 
+    def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
+        return score * (1 - judged.square()) - 2 * judged
+
 
 @dataclass(frozen=True)
 class Box(Support):
@@ -103,6 +117,9 @@ class Box(Support):
 
     def log_det(self, x: Tensor) -> Tensor:
         return th.zeros_like(x[..., 0])
+
+    def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
+        return score
 
 
 @dataclass(frozen=True)
@@ -137,6 +154,9 @@ class Clipped(Support):
 
     def log_det(self, x: Tensor) -> Tensor:
         return th.zeros_like(x[..., 0])
+
+    def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
+        return th.where(x == judged, score, 0.0)  # a clipped point has no gradient
 
 
 SUPPORTS = Registry[Support](

@@ -105,3 +105,21 @@ def test_registry_names():
         "extrapolated": Clipped(extrapolate=True),
     }
     assert {name: SUPPORTS.resolve(name, Support) for name in SUPPORTS.factories} == names
+
+
+@pytest.mark.parametrize(
+    "support", [TanhLatent(), Box(), Clipped(), Clipped(extrapolate=True)], ids=repr
+)
+def test_score_of_a_point_is_the_chain_rule(support):
+    """Against automatic differentiation, for an uneven log-density of what is judged."""
+
+    def log_p(judged):
+        return (3 * judged.sin() - judged.square()).sum(-1)
+
+    reach = 1.0 if isinstance(support, Box) else 2.5
+    x = th.linspace(-reach, reach, 40, dtype=th.float64).view(10, 4).requires_grad_()
+    judged = support.to_judged(x)
+    (exact,) = th.autograd.grad((log_p(judged) + support.log_det(x)).sum(), x)
+    score = 3 * judged.cos() - 2 * judged
+    got = support.score_of_point(x, judged, score)
+    th.testing.assert_close(got, exact)
