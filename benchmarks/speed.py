@@ -6,7 +6,8 @@ How fast training is beside SAC, TD3, TQC and CrossQ, where an update's time goe
 One thread, cheetah-run, batch 256, two hidden layers of 256 units for all, one update a step. Every
 round trains each algorithm for some steps in turn; a ratio is taken within a round, so that a
 machine whose speed changes does not matter. Writes ``results/speed.csv`` and a picture. With a GPU
-the rates are measured on it, too (tables named "cuda"). ``--rates RFMFlow`` measures and prints one algorithm's rate beside SAC's alone.
+the rates are measured on it, too (tables named "cuda"). ``--rates RFMFlow`` measures and prints one
+algorithm's rate beside SAC's alone.
 """
 
 import argparse
