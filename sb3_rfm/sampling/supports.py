@@ -119,7 +119,7 @@ class Box(Support):
         return th.zeros_like(x[..., 0])
 
     def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
-        return score
+        return th.where(x == judged, score, 0.0)  # beyond the walls nothing changes
 
 
 @dataclass(frozen=True)
