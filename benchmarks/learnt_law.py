@@ -19,6 +19,7 @@ import torch as th
 from torch import Tensor, nn
 
 from sb3_rfm import RFMFlow
+from sb3_rfm.common.actor import Field
 from sb3_rfm.sampling import Heun
 
 TEMPERATURE = 0.1
@@ -33,6 +34,12 @@ FULL = {
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
     "shift 4": {"time_shift": 4.0},
+    "one step, distilled": {"one_step_policy": True},
+    "one step, distilled from 8, shift 4": {
+        "one_step_policy": True,
+        "sampling_steps": 8,
+        "time_shift": 4.0,
+    },
     "4 steps": {"sampling_steps": 4},
     "4 steps, shift 4": {"sampling_steps": 4, "time_shift": 4.0},
     "8 steps, shift 4, 32 particles, 4 candidates": {
@@ -65,10 +72,9 @@ class OneAction(gym.Env[np.ndarray, np.ndarray]):
     action_space = gym.spaces.Box(-1, 1, (1,))
 
 
-def spread(model: RFMFlow, **changes: Any) -> tuple[float, float]:
-    """Mean and standard deviation of the actions that the flow draws."""
-    field = model.actor.field(th.zeros(1, 1))
-    field = replace(field, flow=replace(field.flow, **changes))
+@th.no_grad()
+def spread(model: RFMFlow, field: Field) -> tuple[float, float]:
+    """Mean and standard deviation of the actions that a field draws."""
     actions = field.flow.support.to_action(model.actor.candidates(field, 20_000))
     return float(actions.mean()), float(actions.std())
 
@@ -95,8 +101,10 @@ def measure(changes: dict[str, Any]) -> tuple[float, float, float]:
     law = th.softmax(q_values(grid) / TEMPERATURE, 0)
     exact = float((law * grid).sum())
     deviation = float((law * (grid - exact).square()).sum().sqrt())
-    mean, learnt = spread(model, solver=Heun(), sampling_steps=64, time_shift=1.0)
-    _, drawn = spread(model)
+    obs = th.zeros(1, 1)
+    flow, fine = model.actor.field(obs), {"solver": Heun(), "sampling_steps": 64, "time_shift": 1.0}
+    mean, learnt = spread(model, replace(flow, flow=replace(flow.flow, **fine)))
+    _, drawn = spread(model, model.actor.drawing_field(obs))
     return (mean - exact) / deviation, learnt / deviation, drawn / deviation
 
 
