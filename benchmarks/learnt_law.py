@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from speed_models import SETTINGS
 from torch import Tensor, nn
 
 from sb3_rfm import RFMFlow
@@ -23,14 +24,7 @@ from sb3_rfm.common.actor import Field
 from sb3_rfm.sampling import Heun
 
 TEMPERATURE = 0.1
-FULL = {
-    "estimator": "bounded",
-    "n_times": 1,
-    "n_particles": 16,
-    "sampling_steps": 4,
-    "time_shift": 1.0,
-    "n_candidates": 4,
-}
+FULL = SETTINGS["RFMFlow, full"]
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
     "shift 4": {"time_shift": 4.0},

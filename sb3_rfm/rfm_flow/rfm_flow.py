@@ -42,7 +42,6 @@ AUTHORS = {
     "n_candidates": 32,
     "n_eval_candidates": 32,
     "sampling_steps": 10,
-    "time_shift": 1.0,
     "policy_delay": 1,
     "learning_starts": 10_000,
 }

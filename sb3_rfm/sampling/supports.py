@@ -51,25 +51,27 @@ class Support(ABC):
         :return: (*S, D)
         """
 
-    @abstractmethod
     def log_det(self, x: Tensor) -> Tensor:
         """
-        ``log |d action / d x|``: what a density over actions gains when it is written over points.
+        ``log |d action / d x|``: what a density over actions gains when it is written over points;
+        0 where an action is its own point, unless a support says otherwise.
 
         :param x: (*S, D)
         :return: (*S)
         """
+        return th.zeros_like(x[..., 0])
 
-    @abstractmethod
     def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
         """
-        The chain rule: the gradient in x of ``log p(judged) + log_det(x)``.
+        The chain rule: the gradient in x of ``log p(judged) + log_det(x)``; 0 where a coordinate is
+        clipped, unless a support says otherwise.
 
         :param x: (*S, D)
         :param judged: :meth:`to_judged` of x, (*S, D)
         :param score: gradient of ``log p`` there, (*S, D)
         :return: (*S, D)
         """
+        return th.where(x == judged, score, 0.0)
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,6 @@ class Box(Support):
     def from_action(self, action: Tensor) -> Tensor:
         return action
 
-    def log_det(self, x: Tensor) -> Tensor:
-        return th.zeros_like(x[..., 0])
-
-    def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
-        return th.where(x == judged, score, 0.0)  # beyond the walls nothing changes
-
 
 @dataclass(frozen=True)
 class Clipped(Support):
@@ -151,12 +147,6 @@ class Clipped(Support):
 
     def from_action(self, action: Tensor) -> Tensor:
         return action
-
-    def log_det(self, x: Tensor) -> Tensor:
-        return th.zeros_like(x[..., 0])
-
-    def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
-        return th.where(x == judged, score, 0.0)  # a clipped point has no gradient
 
 
 SUPPORTS = Registry[Support](
