@@ -7,6 +7,7 @@ from stable_baselines3.common.torch_layers import create_mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sb3_rfm.networks import through
 from sb3_rfm.sampling.registry import require
 
 EXPANSION = 4
@@ -30,28 +31,16 @@ class CriticNetwork(nn.Sequential):
         """
         Values of actions.
 
-        In bfloat16 the layers between the first and the last run at that precision; the two that
-        carry the action and the sum stay as they are, because rounding a value of 80 to bfloat16
-        would move it by more than ten temperatures of .02.
-
         :param features: (B, F); or features and actions side by side, (B, F + D), as
             Stable-Baselines3 calls a critic network
         :param actions: (*S, B, D)
-        :param bfloat16: whether the layers between run in bfloat16
+        :param bfloat16: whether the layers between the first and the last run in bfloat16
         :return: (*S, B, 1)
         """
         if actions is None:
             return super().forward(features)
-        layers: list[Any] = list(self)
-        rest = layers[1:]
-        hidden = self.first_layer(features, actions)
-        if not rest:  # a critic without a hidden layer is linear
-            return hidden
-        *between, last = rest
-        with th.autocast(hidden.device.type, th.bfloat16, enabled=bfloat16):
-            for layer in between:
-                hidden = layer(hidden)
-        return last(hidden.to(actions.dtype))
+        layers: list[nn.Module] = list(self)
+        return through(layers[1:], self.first_layer(features, actions), bfloat16)
 
     def first_layer(self, features: Tensor, actions: Tensor) -> Tensor:
         """
@@ -111,7 +100,8 @@ class CriticNetwork(nn.Sequential):
         for layer, activation in zip(reversed(middle), reversed(hidden[1:]), strict=True):
             gradient = rectified(gradient, activation, 0) @ layer.weight.to(gradient.dtype)
         gradient = rectified(gradient, hidden[0], 0).to(first.weight.dtype)
-        return gradient @ first.weight[:, -action_dim:]
+        # (D, width) times (width, N): the other way round it takes four times as long
+        return (first.weight[:, -action_dim:].T @ gradient.T).T
 
 
 class ResidualBlock(nn.Module):

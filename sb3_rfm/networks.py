@@ -2,7 +2,10 @@
 
 import math
 import time
+from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import lru_cache
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.torch_layers import create_mlp
@@ -37,6 +40,29 @@ def _times_faster_in_bfloat16() -> float:
             rows @ weights
             seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
     return seconds[th.float32] / seconds[th.bfloat16]
+
+
+def through(layers: Iterable[nn.Module], x: Tensor, bfloat16: bool) -> Tensor:
+    """
+    Run layers, all but the last in bfloat16 where asked.
+
+    The last stays as it is: rounding a value of 80 to bfloat16 would move it by more than ten
+    temperatures of .02.
+
+    :param layers: in order
+    :param x: what the first of them takes
+    :param bfloat16: whether the layers before the last run in bfloat16
+    :return: what the last of them gives, in the dtype of ``x``; ``x`` where there is none
+    """
+    every: list[Any] = list(layers)
+    if not every:
+        return x
+    hidden = x
+    with th.autocast(x.device.type, th.bfloat16) if bfloat16 else nullcontext():
+        for layer in every[:-1]:
+            hidden = layer(hidden)
+    last: Tensor = every[-1](hidden.to(x.dtype))
+    return last
 
 
 class TimeEmbedding(nn.Module):
@@ -106,12 +132,13 @@ class FlowNetwork(nn.Module):
         """
         return self.observation_layer(features)
 
-    def forward(self, condition: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, condition: Tensor, x: Tensor, t: Tensor, bfloat16: bool = False) -> Tensor:
         """
         :param condition: what :meth:`condition` returned, (B, width)
         :param x: points, (*S, B, D)
         :param t: time, () or (B)
+        :param bfloat16: whether the layers between the first and the last run in bfloat16
         :return: the prediction, (*S, B, D)
         """
         state_and_time = condition + self.time_layer(self.time_embedding(t))
-        return self.trunk(state_and_time + self.point_layer(x))
+        return through(self.trunk, state_and_time + self.point_layer(x), bfloat16)

@@ -363,7 +363,9 @@ class PosteriorMean(th.nn.Module):
     def condition(self, features: th.Tensor) -> th.Tensor:
         return features
 
-    def forward(self, condition: th.Tensor, x: th.Tensor, t: th.Tensor) -> th.Tensor:
+    def forward(
+        self, condition: th.Tensor, x: th.Tensor, t: th.Tensor, bfloat16: bool = False
+    ) -> th.Tensor:
         c = self.interpolant(t)
         logits = self.log_density - 0.5 * ((x - c.alpha * self.grid) / c.beta).square()
         return (th.softmax(logits, -1) * self.grid).sum(-1, keepdim=True)
@@ -494,7 +496,9 @@ class DataAsVelocity(th.nn.Module):
         self.network, self.interpolant = network, interpolant
         self.condition = network.condition
 
-    def forward(self, condition: th.Tensor, x: th.Tensor, t: th.Tensor) -> th.Tensor:
+    def forward(
+        self, condition: th.Tensor, x: th.Tensor, t: th.Tensor, bfloat16: bool = False
+    ) -> th.Tensor:
         c = self.interpolant(t.unsqueeze(-1))
         ends = Data().end_points(c, x, self.network(condition, x, t))
         return Velocity().target(c, ends)

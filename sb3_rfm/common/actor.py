@@ -65,11 +65,13 @@ class Field:
     :param flow: what the network predicts, on which path
     :param network: the network
     :param condition: what it needs of the observations, computed once a state, (B, width)
+    :param bfloat16: whether the network's middle layers run in bfloat16
     """
 
     flow: Flow
     network: FlowNetwork
     condition: Tensor
+    bfloat16: bool = False
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """
@@ -80,7 +82,7 @@ class Field:
         :return: (*S, B, D)
         """
         coefficients = self.flow.interpolant(t)
-        prediction = self.network(self.condition, x, t).to(x.dtype)
+        prediction = self.network(self.condition, x, t, self.bfloat16)
         ends = self.flow.parametrization.end_points(coefficients, x, prediction)
         ends = self.flow.kept_within(self.flow.support.bound, coefficients, x, ends)
         return coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0

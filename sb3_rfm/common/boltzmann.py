@@ -119,7 +119,8 @@ def _gradients(
     for index, (network, layers) in enumerate(pairs):
         own = (chosen == index).nonzero().squeeze(-1)
         padded = F.pad(own, (0, -len(own) % part))
-        rows[own] = network.action_gradient([h[padded] for h in layers], dim)[: len(own)]
+        chosen_layers = [layer.index_select(0, padded) for layer in layers]
+        rows[own] = network.action_gradient(chosen_layers, dim)[: len(own)]
     return gradient
 
 

@@ -1,6 +1,6 @@
 """The two updates: the critic's, and the actor's regression on the posterior mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch as th
 from stable_baselines3.common.policies import ContinuousCritic
@@ -96,8 +96,7 @@ class Learner:
         :param solver: what integrates
         :return: (M, B, D)
         """
-        with th.autocast(starts.device.type, th.bfloat16, enabled=self.bfloat16):
-            return self.policy.actor.ends(field, starts, solver)
+        return self.policy.actor.ends(replace(field, bfloat16=self.bfloat16), starts, solver)
 
     def q_of_actions(self, actions: Tensor, obs: PyTorchObs, critic: ContinuousCritic) -> Tensor:
         """

@@ -172,8 +172,7 @@ class RFMPolicy(BasePolicy):
 
         :param mode: true for training
         """
-        self.actor.set_training_mode(mode)
-        self.critic.set_training_mode(mode)
+        self.actor.set_training_mode(mode)  # and the critic's: the actor holds it
         self.training = mode
 
 

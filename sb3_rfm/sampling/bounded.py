@@ -30,6 +30,30 @@ FEWEST_EVEN = 4  # with 8 particles an ESS of 4 beats one of 2 (benchmarks/poste
 
 
 @dataclass(frozen=True)
+class InDouble:
+    """
+    A log-density of float64 points that is evaluated in another precision.
+
+    :param log_density: (*S, D) -> (*S)
+    :param dtype: what it takes and gives
+    """
+
+    log_density: LogDensity
+    dtype: th.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.log_density(x.to(self.dtype)).double()
+
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        :param x: points, (*S, D)
+        :return: (*S) and (*S, D)
+        """
+        value, score = value_and_score(self.log_density, x.to(self.dtype))
+        return value.double(), score.double()
+
+
+@dataclass(frozen=True)
 class Bounded(Estimator):
     """
     Importance sampling from truncated normals, with a Stein kernel as control variate.
@@ -106,14 +130,17 @@ class Bounded(Estimator):
         generator: th.Generator | None = None,
         policy_samples: Tensor | None = None,
     ) -> Posterior:
+        dtype = x_t.dtype
+        law = InDouble(log_density, dtype)
+        coefficients, x_t = coefficients.double(), x_t.double()
         plain = bridge(coefficients, x_t)
-        mixture = self._mixture(plain, log_density, policy_samples)
+        mixture = self._mixture(plain, law, policy_samples)
         x_1 = mixture.sample(x_t, generator)
-        log_p, gradient = value_and_score(log_density, x_1)
+        log_p, gradient = law.value_and_score(x_1)
         if x_t.dim() > 2:  # each of the times weighs all the particles of its state
             x_1, gradient = (v.unsqueeze(1).expand(-1, len(x_t), -1, -1) for v in (x_1, gradient))
             log_p = log_p.unsqueeze(1)
-        log_w = log_p + mixture.log_ratio(plain, x_1)
+        log_w = log_p + plain.log_relative(x_1).sum(-1) - mixture.log_prob(x_1)
         weights = normalised_weights(log_w)
         log_even = tempered(log_w, self._even_sample_size)
         even = normalised_weights(log_even)
@@ -131,9 +158,12 @@ class Bounded(Estimator):
             estimate = estimate - th.einsum(
                 "...p,...pd->...d", weighted_mean(weights, residual), slopes
             )
-        control = estimate.clamp(-1, 1) - weighted_mean(weights, x_1)
-        ratio = coefficients.alpha / coefficients.beta
         x_0 = coefficients.noise_end(x_t, x_1)
+        ratio = (coefficients.alpha / coefficients.beta).to(dtype)
+        x_0, x_1, log_w, slope = (part.to(dtype) for part in (x_0, x_1, log_w, slope))
+        # in the precision of the mean that it is added to: their sum is then within the box
+        own_mean = weighted_mean(normalised_weights(log_w), x_1)
+        control = estimate.clamp(-1, 1).to(dtype) - own_mean
         return Posterior(x_0, x_1, log_w, EndPoints(-ratio * control, control), slope)
 
     @property
@@ -153,10 +183,12 @@ class Bounded(Estimator):
         self.check_times(times.numel())
         n_particles = self.n_particles // times.numel()
         laws, counts = [], []
-        start = plain.mean
         n_guided = round(self.guided_share * n_particles)
         n_local = round((self.guided_share + self.local_share) * n_particles) - n_guided
-        if policy_samples is not None and len(policy_samples) > 0:
+        if policy_samples is None or len(policy_samples) == 0:
+            start = plain.mean
+        else:
+            policy_samples = policy_samples.double()
             start = policy_samples.mean(0).clamp(-1, 1)
             if times:
                 policy_samples = policy_samples.unsqueeze(1).expand(-1, *times, -1, -1)

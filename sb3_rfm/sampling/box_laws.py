@@ -233,21 +233,18 @@ class Mixture:
         drawn = [law.icdf(shifted_sobol(count, like, generator)) for law, count in pairs]
         return th.cat(drawn).flatten(0, -3)
 
-    def log_ratio(self, law: Law, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor) -> Tensor:
         """
-        Log-density of a law, relative to the whole mixture's, whichever law made the point, for
-        whichever time (balance heuristic).
+        Log-density of the whole mixture, whichever law made the point, for whichever time (balance
+        heuristic).
 
-        :param law: one of the mixture's or another, (B, D) or (T, B, D)
         :param x: in the box, (K, B, D) or (K, T, B, D)
-        :return: (K, B) or (K, T, B)
+        :return: (K, B) or (K, 1, B)
         """
-        densities = {id(each): each for each in (*self.laws, law)}
-        logs = {key: each.log_prob(x).sum(-1) for key, each in densities.items()}
         n_particles = sum(self.counts)
         pairs = zip(self.laws, self.counts, strict=True)
-        parts = [logs[id(each)] + math.log(n / n_particles) for each, n in pairs]
+        parts = [law.log_prob(x).sum(-1) + math.log(n / n_particles) for law, n in pairs]
         mixed = th.logsumexp(th.stack(parts), 0)
         if mixed.dim() > 2:
             mixed = th.logsumexp(mixed, 1, keepdim=True) - math.log(mixed.shape[1])
-        return logs[id(law)] - mixed
+        return mixed

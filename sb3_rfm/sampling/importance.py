@@ -3,6 +3,8 @@
 import torch as th
 from torch import Tensor
 
+from sb3_rfm.sampling.devices import on_host
+
 TEMPERATURES = 20  # 2^-19 evens out log-weights that differ by a hundred thousand
 
 
@@ -16,9 +18,19 @@ def normalised_weights(log_w: Tensor) -> Tensor:
     :param log_w: unnormalised log-weights, (K, *S); NaN counts as no mass
     :return: weights of the same shape, summing to one over axis 0
     """
+    return th.softmax(_usable(log_w), dim=0)
+
+
+def _usable(log_w: Tensor) -> Tensor:
+    """
+    Log-weights that softmax takes: without NaN and infinity, even where no particle has mass.
+
+    :param log_w: unnormalised log-weights, (K, *S)
+    :return: the same shape
+    """
     log_w = log_w.nan_to_num(nan=-th.inf, posinf=th.finfo(log_w.dtype).max, neginf=-th.inf)
     no_mass = th.isneginf(log_w.amax(0, keepdim=True))
-    return th.softmax(th.where(no_mass, 0.0, log_w), dim=0)
+    return th.where(no_mass, 0.0, log_w)
 
 
 def effective_sample_size(log_w: Tensor) -> Tensor:
@@ -49,7 +61,8 @@ def tempered(log_w: Tensor, least: float) -> Tensor:
     :return: (K, *S)
     """
     powers = 0.5 ** th.arange(TEMPERATURES, dtype=log_w.dtype, device=log_w.device)
-    uneven = effective_sample_size(log_w.unsqueeze(-1) * powers) < least
+    weights = th.softmax(_usable(log_w).unsqueeze(-1) * powers, dim=0)
+    uneven = weights.square().sum(0) * least > 1
     first = uneven.int().cumprod(-1).sum(-1).clamp_max(TEMPERATURES - 1)
     return log_w * powers[first]
 
@@ -64,8 +77,11 @@ def weighted_mean(weights: Tensor, values: Tensor) -> Tensor:
     :param values: (K, *S, D)
     :return: (*S, D)
     """
-    counted = values.masked_fill((weights == 0).unsqueeze(-1), 0.0)
-    return th.einsum("k...,k...d->...d", weights, counted)
+    spread = weights.unsqueeze(-1)
+    mean = (spread * values).sum(0)
+    if on_host(mean) and bool(mean.sum().isfinite()):
+        return mean
+    return (spread * values.masked_fill(spread == 0, 0.0)).sum(0)
 
 
 def centred(weights: Tensor, values: Tensor) -> Tensor:

@@ -30,6 +30,10 @@ class Coefficients(NamedTuple):
         """The coefficients of one time, or of some, out of a vector of times."""
         return Coefficients(*(c[index] for c in self))
 
+    def double(self) -> "Coefficients":
+        """The coefficients in float64."""
+        return Coefficients(*(c.double() for c in self))
+
     def action_end(self, x_t: Tensor, x_0: Tensor) -> Tensor:
         """
         The action that ``x_t`` ties to a noise, ``x_1 = (x_t - beta x_0) / alpha``.

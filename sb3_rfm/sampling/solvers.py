@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch as th
@@ -50,18 +51,26 @@ class Step:
     """
     One step of a solver.
 
+    :param interpolant: the interpolant
     :param t: time before, ()
     :param t_next: time after, ()
-    :param now: the interpolant before
-    :param then: the interpolant after
     :param last: whether this step ends the grid, where some velocities are not defined
     """
 
+    interpolant: Interpolant
     t: Tensor
     t_next: Tensor
-    now: Coefficients
-    then: Coefficients
     last: bool
+
+    @cached_property
+    def now(self) -> Coefficients:
+        """The interpolant before."""
+        return self.interpolant(self.t)
+
+    @cached_property
+    def then(self) -> Coefficients:
+        """The interpolant after."""
+        return self.interpolant(self.t_next)
 
 
 def check_t_range(t_range: tuple[float, float]) -> None:
@@ -112,15 +121,14 @@ def time_grid(
     require_int("steps", steps)
     check_t_range(t_range)
     check_time_shift(time_shift)
-    even = th.linspace(0, 1, steps + 1, dtype=like.dtype, device=like.device)
-    share = time_shift * even / (1 + (time_shift - 1) * even)
-    first, last = (th.full_like(even, t) for t in t_range)
-    times = th.lerp(first, last, share)  # exact at both ends
-    coefficients = interpolant(times)
-    knots = [(times[i], coefficients.at(i)) for i in range(steps + 1)]
+    times = th.linspace(*t_range, steps + 1, dtype=like.dtype, device=like.device)
+    if time_shift != 1:
+        even = th.linspace(0, 1, steps + 1, dtype=like.dtype, device=like.device)
+        share = time_shift * even / (1 + (time_shift - 1) * even)
+        times = th.lerp(times[0], times[-1], share)  # exact at both ends
     return [
-        Step(t, t_next, now, then, last=i == steps - 1)
-        for i, ((t, now), (t_next, then)) in enumerate(pairwise(knots))
+        Step(interpolant, t, t_next, last=i == steps - 1)
+        for i, (t, t_next) in enumerate(pairwise(times.unbind()))
     ]
 
 

@@ -1,9 +1,10 @@
 """
 The normal law on the box [-1, 1], by coordinate: samples, log-density, mean and Stein kernel.
 
-Every formula is reflected so that the box's centre is not above the location, and is written with
-the scaled tail ``tail(z) = Phi(-z) / phi(z)`` where plain differences of Phi would cancel. The
-arithmetic is float64.
+Every formula is reflected so that the box's centre is not above the location, counts from the point
+of the box that is nearest to the location, and is written with the scaled tail
+``tail(z) = Phi(-z) / phi(z)``, z >= 0: plain differences of Phi would cancel. The arithmetic is
+float64.
 """
 
 import math
@@ -17,9 +18,8 @@ from sb3_rfm.sampling.devices import on_host
 
 SQRT_HALF, SQRT_HALF_PI = math.sqrt(0.5), math.sqrt(math.pi / 2)
 SQRT_2PI = math.sqrt(2 * math.pi)
-LOG_SQRT_2PI = math.log(SQRT_2PI)
-FAR = -3.0  # walls below this many scales are handled by scaled tails: there Phi is below .0014
-NEWTON_STEPS = 3  # from a start whose relative error is 1 / FAR² the error is then below 1e-12
+FAR = -30.0  # laws whose upper wall is below it are drawn in logs: there Phi is below 1e-197
+NEWTON_STEPS = 2  # from a start whose relative error is 1 / FAR² the error is then below 1e-12
 
 
 def tail(z: Tensor) -> Tensor:
@@ -31,16 +31,6 @@ def tail(z: Tensor) -> Tensor:
     """
     ratio: Tensor = SQRT_HALF_PI * th.special.erfcx(SQRT_HALF * z)
     return ratio
-
-
-def log_phi(z: Tensor) -> Tensor:
-    """
-    Log-density of the standard normal law.
-
-    :param z: any shape
-    :return: the same shape
-    """
-    return -0.5 * z.square() - LOG_SQRT_2PI
 
 
 @dataclass(frozen=True)
@@ -79,44 +69,57 @@ class TruncatedNormal:
         return (-1 - self.loc.double().abs()) / self.scale.double()
 
     @cached_property
-    def far(self) -> Tensor:
-        """Where the whole box lies deep in the lower tail."""
-        return self.high < FAR
+    def gap(self) -> Tensor:
+        """The nearest point of the reflected box: 0 for a location in the box, else ``high``."""
+        return self.high.clamp_max(0)
 
     @cached_property
     def decay(self) -> Tensor:
-        """``phi(low) / phi(high)`` of the reflected box, at most 1 if it lies in the lower tail."""
-        return th.exp(0.5 * self.width * (self.low + self.high))
+        """``phi(low) / phi(high) - 1``, never above 0."""
+        return th.expm1(-self.width * (self.loc.double().abs() / self.scale.double()))
 
     @cached_property
-    def scaled_mass(self) -> Tensor:
-        """``(Phi(high) - Phi(low)) / phi(high)``, for a far box."""
-        return tail(-self.high.clamp_max(0)) - self.decay.clamp_max(1) * tail(-self.low)
+    def at_high(self) -> Tensor:
+        """``phi(high) / phi(gap)``, at most 1."""
+        return th.exp(-0.5 * self.high.clamp_min(0).square())
+
+    @cached_property
+    def at_low(self) -> Tensor:
+        """``phi(low) / phi(gap)``, at most 1."""
+        return self.at_high * (1 + self.decay)
+
+    @cached_property
+    def tail_high(self) -> Tensor:
+        """``tail(|high|)``, negative for a location in the box."""
+        size = tail(self.high.abs())
+        return th.where(self.high < 0, size, -size)
+
+    @cached_property
+    def tail_low(self) -> Tensor:
+        """``tail(-low)``."""
+        return tail(-self.low)
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """``1 / phi(0)`` for a location in the box, else 0: what its two tails are missing from."""
+        return SQRT_2PI * (self.high >= 0).double()
 
     @cached_property
     def mass(self) -> Tensor:
-        """``Phi(high) - Phi(low)``, for a box that is not far."""
-        mass: Tensor = th.special.ndtr(self.high) - self.mass_below
-        return mass.clamp_min(th.finfo(th.float64).tiny)
-
-    @cached_property
-    def mass_below(self) -> Tensor:
-        """``Phi(low)``."""
-        below: Tensor = th.special.ndtr(self.low)
-        return below
+        """``(Phi(high) - Phi(low)) / phi(gap)``: the mass in the box over the highest density."""
+        upper, lower = self.at_high * self.tail_high, self.at_low * self.tail_low
+        return (self.whole + upper - lower).clamp_min(th.finfo(th.float64).tiny)
 
     @cached_property
     def log_mass(self) -> Tensor:
         """Logarithm of the plain normal's mass in the box."""
-        deep = log_phi(self.high) + self.scaled_mass.log()
-        return th.where(self.far, deep, self.mass.log()).to(self.loc.dtype)
+        return ((self.mass / SQRT_2PI).log() - 0.5 * self.gap.square()).to(self.loc.dtype)
 
     @cached_property
     def mean_z(self) -> Tensor:
         """Mean of the reflected, scaled law, never above 0."""
-        near = (log_phi(self.low).exp() - log_phi(self.high).exp()) / self.mass
-        deep = th.expm1(0.5 * (self.width * (self.low + self.high)).clamp_max(0)) / self.scaled_mass
-        return th.minimum(th.maximum(th.where(self.far, deep, near), self.low), self.high)
+        mean = self.at_high * self.decay / self.mass
+        return th.minimum(th.maximum(mean, self.low), self.high)
 
     @property
     def mean(self) -> Tensor:
@@ -129,6 +132,15 @@ class TruncatedNormal:
         """``high - z``, from a point to the reflected upper wall in scales; no cancellation."""
         return (1 - self.sign * x.double()) / self.scale.double()
 
+    def log_relative(self, x: Tensor) -> Tensor:
+        """
+        Logarithm of the density over its highest value in the box, at most 0.
+
+        :param x: in [-1, 1], broadcastable with (*S)
+        :return: the broadcast shape
+        """
+        return self._fall(x).to(self.loc.dtype)
+
     def log_prob(self, x: Tensor) -> Tensor:
         """
         Normalised log-density of each coordinate, for points in the box.
@@ -136,10 +148,15 @@ class TruncatedNormal:
         :param x: in [-1, 1], broadcastable with (*S)
         :return: the broadcast shape
         """
-        distance, log_scale = self._from_wall(x), self.scale.double().log()
-        near = log_phi(self.high - distance) - self.mass.log()
-        deep = 0.5 * distance * (2 * self.high - distance) - self.scaled_mass.log()
-        return (th.where(self.far, deep, near) - log_scale).to(self.loc.dtype)
+        return (self._fall(x) - (self.mass * self.scale.double()).log()).to(self.loc.dtype)
+
+    def _fall(self, x: Tensor) -> Tensor:
+        """:meth:`log_relative` in float64."""
+        loc, scale = self.loc.double(), self.scale.double()
+        nearest = loc.clamp(-1, 1)
+        # squares counted from the nearest point: those from a far location would cancel
+        away = (x.double() - nearest) / scale
+        return th.add((loc - nearest) / scale, away, alpha=-0.5).mul_(away)
 
     def score(self, x: Tensor) -> Tensor:
         """
@@ -158,9 +175,18 @@ class TruncatedNormal:
         :return: in [-1, 1]
         """
         u = u.double()
-        distance = self.high - th.special.ndtri(self.mass_below + u * self.mass)
-        if not on_host(u) or bool(self.far.any()):
-            distance = th.where(self.far, self._deep_distance(u), distance)
+        top = th.exp(-0.5 * self.gap.square()) / SQRT_2PI
+        level = top * (self.at_low * self.tail_low + u * self.mass)
+        distance = self.high - th.special.ndtri(level.clamp_max(1))
+        far = self.high < FAR
+        if not on_host(u):  # to select the far laws a GPU would have to wait
+            distance = th.where(far, self._deep_distance(u), distance)
+        elif bool(far.any()):
+            chosen = far.expand_as(distance)
+            loc, scale, level = (
+                each.expand_as(distance)[chosen] for each in (self.loc, self.scale, u)
+            )
+            distance[chosen] = TruncatedNormal(loc, scale)._deep_distance(level)
         distance = th.minimum(distance.clamp_min(0), self.width)
         return (self.sign * (1 - distance * self.scale.double())).clamp(-1, 1).to(self.loc.dtype)
 
@@ -169,21 +195,17 @@ class TruncatedNormal:
         The distance y below a far upper wall h with ``Phi(h - y) / Phi(h)`` at the level of u.
 
         By Newton's method: in logs the equation is
-        ``-|h| y - y²/2 + log tail(|h| + y) - log tail(|h|) = log level``, concave in y.
+        ``-|h| y - y²/2 + log tail(|h| + y) = log level + log tail(|h|)``, concave in y.
         """
         depth = (-self.high).clamp_min(-FAR)
-        log_tail = tail(depth).log()
-        lowest = th.exp(
-            -depth * self.width
-            - 0.5 * self.width.square()
-            + tail(depth + self.width).log()
-            - log_tail
-        )
+        top = tail(depth)
+        lowest = (1 + self.decay) * self.tail_low / top
         log_level = (u + (1 - u) * lowest).clamp_min(1e-300).log()
         y = -2 * log_level / ((depth.square() - 2 * log_level).sqrt() + depth)
+        aim = log_level + top.log()
         for _ in range(NEWTON_STEPS):
             ratio = tail(depth + y)
-            y = y + ratio * (-depth * y - 0.5 * y.square() + ratio.log() - log_tail - log_level)
+            y = y + ratio * (ratio.log() - y * th.add(depth, y, alpha=0.5) - aim)
         return y
 
     def stein_kernel(self, x: Tensor) -> Tensor:
@@ -198,18 +220,13 @@ class TruncatedNormal:
         """
         distance = self._from_wall(x)
         z, above_low = self.high - distance, self.width - distance
-        growth = th.exp(
-            (-0.5 * distance * (2 * self.high - distance)).clamp_max(80.0)
-        )  # phi(high) / phi(z)
-        # one evaluation for both tails: Phi(z) + Phi(-z) = 1
-        tail_size, negative = tail(z.abs()), z < 0
-        whole = SQRT_2PI * th.exp(0.5 * z.clamp(-20.0, 0.0).square())  # 1 / phi(z)
-        tail_z = th.where(negative, whole - tail_size, tail_size)
-        lower_tail_z = th.where(negative, tail_size, SQRT_HALF_PI)
-        near = tail_z - growth * tail(self.high.clamp_min(FAR))
-        deep = growth * tail(-self.high.clamp_max(0)) - lower_tail_z
-        upper = 1 - growth - self.mean_z * th.where(self.far, deep, near)
-        fall = th.exp(0.5 * above_low * (z + self.low).clamp_max(0))  # phi(low) / phi(z)
-        lower = 1 - fall + self.mean_z * (lower_tail_z - fall * tail(-self.low))
+        size = tail(z.abs())  # beyond z, away from 0
+        # phi(high) / phi(z), and 1 / phi(z) where 0 is between z and the upper wall
+        growth = th.exp((distance * (0.5 * distance - self.high)).clamp_max(80.0))
+        whole = self.whole * th.exp(0.5 * z.clamp(-20.0, 0.0).square())
+        above = th.addcmul(th.where(z < 0, whole - size, size), growth, self.tail_high)
+        upper = 1 - growth - self.mean_z * above
+        fall = th.exp((0.5 * above_low * (z + self.low)).clamp_max(0))  # phi(low) / phi(z)
+        lower = 1 - fall + self.mean_z * (size - fall * self.tail_low)
         kernel = th.where(z >= self.mean_z, upper, lower).clamp(0, 1)
         return (kernel * self.scale.double().square()).to(self.loc.dtype)
