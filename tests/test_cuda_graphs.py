@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 import torch as th
 from environments import Bandit
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_rfm import RFMFlow
+from sb3_rfm.common.batches import tensors_of
 from sb3_rfm.common.cuda_graphs import (
     WARM_UP,
     GraphedUpdate,
     Work,
-    copy_of,
     set_capturable,
-    tensors_of,
 )
 from sb3_rfm.common.optimization import make_optimizer, set_learning_rate
 from sb3_rfm.common.recording import READ_EVERY
@@ -76,17 +75,6 @@ def test_each_batch_gives_its_own_results() -> None:
     assert len(kept) == 5  # the captured batch's tensors, and no others
     assert float(one(batch(1.0, n=7))["sum"]) == 7 * 15  # another size: as it stands again
     assert len(seen[-1].rewards) == 7
-
-
-def test_batches_with_dictionaries() -> None:
-    obs = {"b": th.ones(2, 1), "a": th.zeros(2, 3)}
-    rest = [th.rand(2, 1) for _ in range(2)]
-    data = DictReplayBufferSamples(obs, rest[0], obs, rest[1], rest[1], th.full((2, 1), 0.9))
-    copy = copy_of(data)
-    pairs = list(zip(tensors_of(data), tensors_of(copy), strict=True))
-    assert len(pairs) == 8
-    assert all(th.equal(a, b) and a is not b for a, b in pairs)
-    assert type(copy) is DictReplayBufferSamples
 
 
 def test_training_is_the_same() -> None:

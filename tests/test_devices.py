@@ -23,7 +23,7 @@ import sb3_rfm
 from sb3_rfm.common import boltzmann
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.learner import Learner
-from sb3_rfm.sampling import regression, truncated_normals
+from sb3_rfm.sampling import importance, regression, truncated_normals
 from sb3_rfm.sampling.importance import effective_sample_size
 
 ASKS = (DataDependentOutputException, DynamicOutputShapeException)
@@ -31,7 +31,7 @@ ASKS = (DataDependentOutputException, DynamicOutputShapeException)
 
 def off_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have tensors computed with as on a GPU."""
-    for module in (boltzmann, regression, truncated_normals):
+    for module in (boltzmann, importance, regression, truncated_normals):
         monkeypatch.setattr(module, "on_host", lambda tensor: False)
     monkeypatch.delattr(th.linalg, "eigh")  # it waits for its own error code
 

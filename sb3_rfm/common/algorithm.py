@@ -25,6 +25,7 @@ from stable_baselines3.common.utils import (
 
 from sb3_rfm.common.actor import RFMActor
 from sb3_rfm.common.arguments import check_arguments
+from sb3_rfm.common.batches import sample_on_host, uploaded
 from sb3_rfm.common.boltzmann import CriticViewLike
 from sb3_rfm.common.choices import ChoiceLike
 from sb3_rfm.common.cuda_graphs import GraphedUpdate, Update, check_cuda_graph, set_capturable
@@ -290,12 +291,18 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         self._update_rates()
         infos: list[Info] = []
         for _ in range(gradient_steps):
-            assert self.replay_buffer is not None
-            data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            data = self._sample(batch_size)
             with_actor = self._n_updates % self.choices.policy_delay == 0
             infos.append(self.updates[with_actor](data))
             self._n_updates += 1
         self._record(infos)
+
+    def _sample(self, batch_size: int) -> ReplayBufferSamples:
+        """A batch of transitions on the device of the networks, without waiting for it."""
+        buffer = self.replay_buffer
+        assert buffer is not None
+        sample_on_host(buffer)  # here, because Stable-Baselines3 gives a loaded buffer its device
+        return uploaded(buffer.sample(batch_size, env=self._vec_normalize_env), self.device)
 
     def _make_updates(self) -> None:
         """Updates without and with the actor's, captured as CUDA graphs where that is asked for."""

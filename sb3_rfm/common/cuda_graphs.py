@@ -5,12 +5,12 @@ An update can be captured because it asks for no value of a tensor (``tests/test
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch as th
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
+from sb3_rfm.common.batches import mapped, tensors_of
 from sb3_rfm.common.regression import Info
 from sb3_rfm.sampling.registry import require
 
@@ -49,34 +49,6 @@ def aside(work: Work) -> Info:
     return results
 
 
-def tensors_of(data: ReplayBufferSamples) -> list[Tensor]:
-    """
-    The tensors of a batch, those of a dictionary of observations by name.
-
-    :param data: the batch
-    :return: the tensors, in an order that depends on nothing but the batch's kind
-    """
-    parts: list[Any] = [p for p in data if p is not None]
-    groups = [[p[k] for k in sorted(p)] if isinstance(p, dict) else [p] for p in parts]
-    return [tensor for group in groups for tensor in group]
-
-
-def copy_of(data: ReplayBufferSamples) -> ReplayBufferSamples:
-    """
-    A batch with tensors of its own.
-
-    :param data: the batch
-    :return: the copy, whose :func:`tensors_of` are in the same order
-    """
-
-    def copied(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {key: tensor.clone() for key, tensor in part.items()}
-        return None if part is None else part.clone()
-
-    return type(data)(*(copied(part) for part in data))
-
-
 class GraphedUpdate:
     """
     An update that is computed as it stands a few times, then captured, then replayed.
@@ -113,7 +85,7 @@ class GraphedUpdate:
         if self.n_calls <= WARM_UP:
             return self.aside(lambda: self.update(data))
         if self.n_calls == WARM_UP + 1:
-            self.batch = copy_of(data)
+            self.batch = mapped(data, Tensor.clone)
             self.results, self.replay = self.record(lambda: self.update(self.batch))
         for kept, tensor in zip(tensors_of(self.batch), new, strict=True):
             kept.copy_(tensor, non_blocking=True)
