@@ -123,6 +123,19 @@ def test_products_have_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(sizes) <= N_SIZES + 1
 
 
+def test_candidates_in_bfloat16_are_those_in_float32_but_for_rounding() -> None:
+    one = model(policy_kwargs={"net_arch": [64, 64]})
+    drawn = []
+    for bfloat16 in (False, True):
+        th.manual_seed(0)
+        learner = dataclasses.replace(one.learner, bfloat16=bfloat16)
+        drawn.append(learner.candidates(one.actor.field(th.rand(20, 3)), 8))
+    exact, rounded = drawn
+    assert exact.dtype == rounded.dtype == th.float32
+    assert not th.equal(exact, rounded)
+    assert (exact - rounded).square().mean().sqrt() < 0.01 * exact.std()
+
+
 def test_bfloat16_is_chosen_by_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(th.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(th.cpu, "_is_amx_tile_supported", lambda: False)
