@@ -1,6 +1,7 @@
 """What every algorithm promises a user of Stable-Baselines3, on small environments."""
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from environments import Bandit, Reach
 from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
@@ -351,6 +353,22 @@ def test_n_step_discounts_are_honoured(algorithm: type[BoltzmannAlgorithm]) -> N
         states.append(state(model))
     assert same(states[0], states[1])
     assert not same(states[2], states[3])
+
+
+def test_a_loaded_model_with_n_step_returns_warns_of_nothing(tmp_path: Path) -> None:
+    """SB3 takes the buffer that it chose itself, saved and loaded, for one of the user's."""
+    model = small(RFMFlow, Bandit(length=50), n_steps=3).learn(25)
+    model.save(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = RFMFlow.load(tmp_path / "model", env=Bandit(length=50))
+    assert loaded.replay_buffer_kwargs == model.replay_buffer_kwargs
+    for one in (model, loaded):
+        assert type(one.replay_buffer) is NStepReplayBuffer
+        assert one.replay_buffer.n_steps == 3
+        assert one.replay_buffer.gamma == one.gamma
+    with pytest.warns(UserWarning, match="`n_steps=2` is ignored"):
+        small(RFMFlow, n_steps=2, replay_buffer_class=ReplayBuffer)
 
 
 @each_algorithm

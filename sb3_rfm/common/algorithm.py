@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
@@ -258,6 +258,9 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         self.choices = self.choices.replaced(self.__dict__)
         for field in fields(Row):
             self.__dict__.pop(field.name, None)
+        chosen = {"n_steps": self.n_steps, "gamma": self.gamma}
+        if self.replay_buffer_class is NStepReplayBuffer and self.replay_buffer_kwargs == chosen:
+            self.replay_buffer_class = None  # SB3's choice, saved: it would take it for the user's
         user_kwargs = self.policy_kwargs
         self.policy_kwargs = {**user_kwargs, "flow": self.choices.flow()}
         super()._setup_model()
