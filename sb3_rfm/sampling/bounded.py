@@ -190,8 +190,6 @@ class Bounded(Estimator):
         else:
             policy_samples = policy_samples.double()
             start = policy_samples.mean(0).clamp(-1, 1)
-            if times:
-                policy_samples = policy_samples.unsqueeze(1).expand(-1, *times, -1, -1)
         if n_guided and policy_samples is not None and len(policy_samples) > 1:
             laws.append(guided(plain, policy_samples, self.widening, self.floor))
             counts.append(n_guided)

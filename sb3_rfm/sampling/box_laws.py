@@ -37,15 +37,18 @@ def guided(law: TruncatedNormal, samples: Tensor, widening: float, floor: float)
     samples fall into two groups (within them the variance is less than ``SPLIT`` of all) has a
     Gaussian for each group.
 
-    :param law: the bridge, (B, D)
+    :param law: the bridge, (B, D) or (T, B, D)
     :param samples: actions, (M, B, D), M of at least 2
     :param widening: factor on the fitted variance
     :param floor: smallest fitted standard deviation
-    :return: the law, (B, D)
+    :return: the law, (B, D) or (T, B, D)
     """
     if len(samples) < SPLITTABLE:
-        variance, mean = th.var_mean(samples, 0)
+        mean = samples.mean(0)
+        variance = (samples - mean).square().sum(0) / (len(samples) - 1)  # th.var is slower
         return product(law, mean, (widening * variance).clamp_min(floor**2))
+    if law.loc.dim() > samples.dim() - 1:
+        samples = samples.unsqueeze(1)  # the same for each of the times
     groups = two_groups(samples, floor)
     variance = (widening * groups.variance).clamp_min(floor**2)
     first = product(law, groups.means[0], variance)
