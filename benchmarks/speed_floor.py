@@ -33,19 +33,20 @@ def memory_rate() -> float:
 
 def least_bytes(model: Any) -> float:
     """
-    What two updates (one of the actor) have to move of their parameters alone: weights forward and
-    backward, gradients written and read, and Adam's three arrays in and out; the targets' average.
+    What ``policy_delay`` updates (one of the actor) have to move of their parameters alone: weights
+    forward and backward, gradients written and read, and Adam's three arrays in and out; the
+    targets' average.
     """
     critic = sum(p.nbytes for p in model.critic.parameters())
     actor = sum(p.nbytes for p in model.actor.flow_parameters())
-    return 2 * (10 + 3) * critic + 10 * actor
+    return model.choices.policy_delay * (10 + 3) * critic + 10 * actor
 
 
 def growth(updates: int) -> list[dict[str, Any]]:
     """
-    Milliseconds of two updates (one of the actor) beside the floor: their operations at the rate of
-    matrix products in float32 ("low") or their bytes at the rate of memory ("high"), whichever is
-    longer; and how many times as fast as the floor the time grows.
+    Milliseconds of ``policy_delay`` updates (one of the actor) beside the floor: their operations
+    at the rate of matrix products in float32 ("low") or their bytes at the rate of memory ("high"),
+    whichever is longer; and how many times as fast as the floor the time grows.
     """
     operations, bytes_ = matrix_rate(), memory_rate()
     rows = []
@@ -53,11 +54,10 @@ def growth(updates: int) -> list[dict[str, Any]]:
         times, floors = [], []
         for value in values:
             model: Any = make("RFMFlow", **{argument: value})
+            work = partial(model.train, model.choices.policy_delay, model.batch_size)
             with FlopCounterMode(display=False) as counter:
-                model.train(2, model.batch_size)
-            times.append(
-                min(seconds(partial(model.train, 2, model.batch_size)) for _ in range(updates))
-            )
+                work()
+            times.append(min(seconds(work) for _ in range(updates)))
             low, high = counter.get_total_flops() / operations, least_bytes(model) / bytes_
             floors.append(max(low, high))
             rows.append(

@@ -20,12 +20,14 @@ ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {
     "TQC": TQC,
     "CrossQ": CrossQ,
     "RFMFlow": sb3_rfm.RFMFlow,
+    "RFMFlow, delay 3": sb3_rfm.RFMFlow,
     "RFMFlow, one step": sb3_rfm.RFMFlow,
     "RFMFlow, full": sb3_rfm.RFMFlow,
     "RFMDiffusion": sb3_rfm.RFMDiffusion,
     "QSM": sb3_rfm.QSM,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
+    "RFMFlow, delay 3": {"policy_delay": 3},
     "RFMFlow, one step": {"one_step_policy": True, "sampling_steps": 8, "time_shift": 4.0},
     "RFMFlow, full": {  # the defaults before they were chosen by return a minute
         "estimator": "bounded",

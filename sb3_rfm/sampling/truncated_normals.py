@@ -70,7 +70,7 @@ class TruncatedNormal:
 
     @cached_property
     def gap(self) -> Tensor:
-        """The nearest point of the reflected box: 0 for a location in the box, else ``high``."""
+        """The box's nearest point, in scales from the location: 0 for one in the box, else high."""
         return self.high.clamp_max(0)
 
     @cached_property
