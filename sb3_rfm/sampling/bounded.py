@@ -76,6 +76,8 @@ class Bounded(Estimator):
     Given T points ``x_t`` of each state, (T, B, D), it draws K / T particles for each and weighs
     all K for each: T posteriors for the evaluations of one.
 
+    Its own arithmetic is float64, the log-density is evaluated in the precision of ``x_t``.
+
     :param n_particles: K of a state, at least 2
     :param guided_share: share of the particles drawn from the guided bridge
     :param local_share: share drawn from the local fit; the bridge has the rest, and the guided
@@ -131,12 +133,12 @@ class Bounded(Estimator):
         policy_samples: Tensor | None = None,
     ) -> Posterior:
         dtype = x_t.dtype
-        law = InDouble(log_density, dtype)
+        target = InDouble(log_density, dtype)
         coefficients, x_t = coefficients.double(), x_t.double()
         plain = bridge(coefficients, x_t)
-        mixture = self._mixture(plain, law, policy_samples)
+        mixture = self._mixture(plain, target, policy_samples)
         x_1 = mixture.sample(x_t, generator)
-        log_p, gradient = law.value_and_score(x_1)
+        log_p, gradient = target.value_and_score(x_1)
         if x_t.dim() > 2:  # each of the times weighs all the particles of its state
             x_1, gradient = (v.unsqueeze(1).expand(-1, len(x_t), -1, -1) for v in (x_1, gradient))
             log_p = log_p.unsqueeze(1)
