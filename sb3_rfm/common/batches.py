@@ -47,7 +47,7 @@ def sample_on_host(buffer: ReplayBuffer) -> None:
 
     :param buffer: any replay buffer; one with a ``to_torch`` of its own is left as it is
     """
-    if type(buffer).to_torch is BaseBuffer.to_torch:
+    if getattr(type(buffer), "to_torch", None) is BaseBuffer.to_torch:
         buffer.device = HOST
 
 
