@@ -304,7 +304,8 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         """A batch of transitions on the device of the networks, without waiting for it."""
         buffer = self.replay_buffer
         assert buffer is not None
-        sample_on_host(buffer)  # here, because Stable-Baselines3 gives a loaded buffer its device
+        if self.device.type == "cuda":  # here: Stable-Baselines3 gives a loaded buffer its device
+            sample_on_host(buffer)
         return uploaded(buffer.sample(batch_size, env=self._vec_normalize_env), self.device)
 
     def _make_updates(self) -> None:
