@@ -8,15 +8,11 @@ folder is that of a finished ``sb3-rfm run`` with an algorithm of ours. Prints a
 ``--csv FILE`` appends the rows to a file.
 """
 
-import argparse
 import csv
 from pathlib import Path
 
 import numpy as np
-import torch as th
-from trained_runs import final_model, returns_of_best
-
-from sb3_rfm.envs import register_dmc
+from trained_runs import command_line, final_model, returns_of_best
 
 CANDIDATES = (1, 4, 32)
 COLUMNS = ("run", "algorithm", "environment", "seed", "candidates", "mean_return", "std_return")
@@ -42,13 +38,10 @@ def evaluate(folder: Path, n_episodes: int) -> list[dict[str, object]]:
 
 def main() -> None:
     """Evaluate every folder, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    parser = command_line(__doc__)
     parser.add_argument("--episodes", type=int, default=5, metavar="N")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    th.set_num_threads(1)
-    register_dmc()
     print(f"| run | seed | {' | '.join(f'{n} candidates' for n in CANDIDATES)} |", flush=True)
     print("|---" * (2 + len(CANDIDATES)) + "|")
     for folder in arguments.folders:

@@ -29,11 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "default": {},
     "shift 4": {"time_shift": 4.0},
     "one step, distilled": {"one_step_policy": True},
-    "one step, distilled from 8, shift 4": {
-        "one_step_policy": True,
-        "sampling_steps": 8,
-        "time_shift": 4.0,
-    },
+    "one step, distilled from 8, shift 4": SETTINGS["RFMFlow, one step"],
     "4 steps": {"sampling_steps": 4},
     "4 steps, shift 4": {"sampling_steps": 4, "time_shift": 4.0},
     "8 steps, shift 4, 32 particles, 4 candidates": {

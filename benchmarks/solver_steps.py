@@ -12,7 +12,6 @@ a row of its own.
 Prints a Markdown table.
 """
 
-import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,10 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from trained_runs import final_model, returns_of_best, visited
+from trained_runs import command_line, final_model, returns_of_best, visited
 
 from sb3_rfm.common.actor import Field
-from sb3_rfm.envs import register_dmc
 from sb3_rfm.sampling.solvers import Euler, Heun
 
 N_STATES, N_NOISES = 256, 64
@@ -100,12 +98,9 @@ def rows(folder: Path, n_episodes: int) -> Iterator[str]:
 
 def main() -> None:
     """Measure every folder and print."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    parser = command_line(__doc__)
     parser.add_argument("--episodes", type=int, default=3, metavar="N")
     arguments = parser.parse_args()
-    th.set_num_threads(1)
-    register_dmc()
     heads = "policy | solver, steps | distance | spread | 1 candidate | 32 candidates | ms"
     print(f"| {heads} |\n|{'---|' * 7}", flush=True)
     for folder in arguments.folders:

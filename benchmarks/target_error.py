@@ -14,20 +14,18 @@ Prints, for each folder, the root mean square error over states and coordinates,
 the box, by thirds of t, and the effective sample size.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch as th
 from torch import Tensor
-from trained_runs import final_model, visited
+from trained_runs import command_line, final_model, visited
 
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
 from sb3_rfm.common.choices import choose, take
 from sb3_rfm.common.regression import stratified_times
-from sb3_rfm.envs import register_dmc
 from sb3_rfm.sampling import Box, Linear, TanhLatent, make_estimator
 from sb3_rfm.sampling.posteriors import Estimator
 from sb3_rfm.sampling.supports import Support
@@ -102,14 +100,11 @@ def rows(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     """Measure every folder and print."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
-    th.set_num_threads(1)
-    register_dmc()
+    folders = command_line(__doc__).parse_args().folders
     heads = "critic of | estimator | low t | middle t | high t | all | ESS"
     print(f"| {heads} |\n|{'---|' * 7}", flush=True)
     with th.no_grad():
-        for folder in parser.parse_args().folders:
+        for folder in folders:
             for row in rows(folder):
                 print(row, flush=True)
 

@@ -11,20 +11,17 @@ own noise. *Error* is the root mean square distance to the mean of two reference
 for each time, in float64. All in half widths of the box.
 """
 
-import argparse
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch as th
 from torch import Tensor
-from trained_runs import final_model, visited
+from trained_runs import command_line, final_model, visited
 
 from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
 from sb3_rfm.common.choices import choose, take
 from sb3_rfm.common.regression import stratified_times
-from sb3_rfm.envs import register_dmc
 from sb3_rfm.sampling import make_estimator
 from sb3_rfm.sampling.posteriors import Estimator
 
@@ -76,14 +73,11 @@ def targets(
 
 def main() -> None:
     """Measure every folder and print."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
-    th.set_num_threads(1)
-    register_dmc()
+    folders = command_line(__doc__).parse_args().folders
     heads = "critic of | critics in | difference | its median | error"
     print(f"| {heads} |\n|{'---|' * 5}")
     with th.no_grad():
-        for folder in parser.parse_args().folders:
+        for folder in folders:
             model, settings = final_model(folder, env_seed=0)
             th.manual_seed(1)
             obs = visited(model, N_STATES, every=3)

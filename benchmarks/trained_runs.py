@@ -1,5 +1,6 @@
 """Final models of finished runs, for the benchmarks that look at trained policies."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,23 @@ import yaml
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from sb3_rfm.envs import FlatFloat32
+from sb3_rfm.envs import FlatFloat32, register_dmc
 from sb3_rfm.hyperparams import algorithm_class
+
+
+def command_line(doc: str) -> argparse.ArgumentParser:
+    """
+    The command line of a script that looks at runs, ready to load them: one thread, DeepMind
+    Control registered.
+
+    :param doc: the script's docstring
+    :return: the parser; its ``folders`` are those of the runs
+    """
+    th.set_num_threads(1)
+    register_dmc()
+    parser = argparse.ArgumentParser(description=doc.strip().splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    return parser
 
 
 def final_model(folder: Path, env_seed: int) -> tuple[Any, dict[str, Any]]:

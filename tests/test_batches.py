@@ -19,9 +19,8 @@ needs_gpu = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA 
 
 def batch(discounts: th.Tensor | None = None) -> DictReplayBufferSamples:
     obs, later = ({"b": th.rand(2, 1), "a": th.rand(2, 3)} for _ in range(2))
-    return DictReplayBufferSamples(
-        obs, *(th.rand(2, 1), later, th.rand(2, 1)), th.rand(2, 1), discounts
-    )
+    action, done, reward = (th.rand(2, 1) for _ in range(3))
+    return DictReplayBufferSamples(obs, action, later, done, reward, discounts)
 
 
 def model(**changes: Any) -> RFMFlow:

@@ -304,8 +304,9 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         """A batch of transitions on the device of the networks, without waiting for it."""
         buffer = self.replay_buffer
         assert buffer is not None
-        if self.device.type == "cuda":  # here: Stable-Baselines3 gives a loaded buffer its device
-            sample_on_host(buffer)
+        if self.device.type != "cuda":
+            return buffer.sample(batch_size, env=self._vec_normalize_env)
+        sample_on_host(buffer)  # here, because Stable-Baselines3 gives a loaded buffer its device
         return uploaded(buffer.sample(batch_size, env=self._vec_normalize_env), self.device)
 
     def _make_updates(self) -> None:

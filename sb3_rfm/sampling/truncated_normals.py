@@ -128,10 +128,6 @@ class TruncatedNormal:
         offset = (self.high - self.mean_z) * self.scale.double()
         return (self.sign * (1 - offset)).clamp(-1, 1).to(self.loc.dtype)
 
-    def _from_wall(self, x: Tensor) -> Tensor:
-        """``high - z``, from a point to the reflected upper wall in scales; no cancellation."""
-        return (1 - self.sign * x.double()) / self.scale.double()
-
     def log_relative(self, x: Tensor) -> Tensor:
         """
         Logarithm of the density over its highest value in the box, at most 0.
@@ -218,7 +214,8 @@ class TruncatedNormal:
         :param x: in [-1, 1], broadcastable with (*S)
         :return: the broadcast shape
         """
-        distance = self._from_wall(x)
+        # from the upper wall: z itself would cancel for a far location
+        distance = (1 - self.sign * x.double()) / self.scale.double()
         z, above_low = self.high - distance, self.width - distance
         size = tail(z.abs())  # beyond z, away from 0
         # phi(high) / phi(z), and 1 / phi(z) where 0 is between z and the upper wall
