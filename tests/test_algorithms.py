@@ -66,6 +66,7 @@ def same(one: dict[str, th.Tensor], two: dict[str, th.Tensor]) -> bool:
         {"policy_delay": 1, "n_candidates": 1, "n_eval_candidates": 1},
         {"temperature": "auto_0.5"},
         {"temperature": "lin_0.1"},
+        {"temperature": "relative_0.3"},
         pytest.param({"temperature": lambda progress: 0.01 + progress}, id="temperature schedule"),
         {"parametrization": "velocity"},
         {"parametrization": "noise"},

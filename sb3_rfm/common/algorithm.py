@@ -72,9 +72,11 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
     :param optimize_memory_usage: SB3's memory-efficient replay buffer
     :param n_steps: n-step returns
     :param critic_learning_rate: of the critics, a number or a schedule (paper: 1e-3)
-    :param temperature: lambda, in units of return: a positive number (paper: .02), a schedule,
-        "lin_0.05" (falls linearly), or "auto" / "auto_0.05" (from .1 / .05, tuned so that the
-        candidates' Gaussian entropy meets ``target_entropy``)
+    :param temperature: lambda: a positive number in units of return (paper: .02); "relative" /
+        "relative_0.3" (.3 times the spread of Q over the action box, which makes the law as sharp
+        whatever the unit of return); a schedule; "lin_0.05" (falls linearly); or "auto" /
+        "auto_0.05" (from .1 / .05, tuned so that the candidates' Gaussian entropy meets
+        ``target_entropy``)
     :param target_entropy: nats; "auto" is minus the action's dimension, what SAC uses, so that runs
         compare; "auto_0.9" that share of it
     :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box),
@@ -345,7 +347,7 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         set_learning_rate(self.actor.optimizer, learning_rate)
         set_learning_rate(self.actor.temperature.optimizer, learning_rate)
         set_learning_rate(self.critic.optimizer, self.critic_lr_schedule(progress))
-        if not self.temperature_rule.tuned:
+        if not (self.temperature_rule.tuned or self.temperature_rule.relative):
             self.actor.temperature.assign(self.temperature_rule(progress))
 
     def learn(

@@ -27,6 +27,9 @@ Sizes to which the rows of one critic are padded: oneDNN compiles a bfloat16 pro
 size, and keeps a thousand of them.
 """
 
+N_UNIFORM = 4
+"""Uniform actions a state by which the spread of Q over the box is estimated."""
+
 
 def critic_features(critic: ContinuousCritic, obs: PyTorchObs) -> Tensor:
     """
@@ -68,6 +71,30 @@ def minimum_q(
     :return: (*S, B)
     """
     return q_values(critic, features, actions, bfloat16).amin(0)
+
+
+@th.no_grad()
+def spread_over_box(
+    critic: ContinuousCritic, features: Tensor, action_dim: int, bfloat16: bool = False
+) -> Tensor:
+    """
+    By how much one coordinate of the action moves a state's value: the standard deviation of the
+    smallest of the critics' values over uniform actions, over sqrt(D), averaged over states.
+
+    It is what a temperature can be measured against. It has the unit of return, it does not shrink
+    with the policy as the spread over the policy's own candidates does, and where Q is a sum over
+    the coordinates a law of ``exp(Q / (c spread))`` is as sharp in each whatever their number.
+
+    :param critic: see :func:`q_values`
+    :param features: :func:`critic_features`, (B, F)
+    :param action_dim: D
+    :param bfloat16: see :func:`q_values`
+    :return: ()
+    """
+    shape = (N_UNIFORM, len(features), action_dim)
+    uniform = 2 * th.rand(shape, device=features.device) - 1
+    deviation = minimum_q(critic, features, uniform, bfloat16).var(0).sqrt().mean()
+    return deviation / math.sqrt(action_dim)
 
 
 @th.no_grad()

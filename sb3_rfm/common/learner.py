@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sb3_rfm.common.actor import Field
-from sb3_rfm.common.boltzmann import Boltzmann, CriticView, critic_features, minimum_q
+from sb3_rfm.common.boltzmann import (
+    Boltzmann,
+    CriticView,
+    critic_features,
+    minimum_q,
+    spread_over_box,
+)
 from sb3_rfm.common.choices import GaussianNoise
 from sb3_rfm.common.examples import Examples, Material
 from sb3_rfm.common.policies import RFMPolicy
@@ -21,6 +27,9 @@ from sb3_rfm.sampling.loss_weightings import LossWeighting
 from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, Posterior
 from sb3_rfm.sampling.solvers import Solver
+
+SPREAD_RATE = 0.01
+"""Share of the way to the latest batch's that the logarithm of the spread of Q goes, an update."""
 
 
 def first_states(obs: PyTorchObs, n_states: int) -> PyTorchObs:
@@ -52,6 +61,8 @@ class Learner:
     :param reward_scale: what rewards are multiplied by
     :param max_grad_norm: largest norm of the actor's gradient
     :param target_entropy: nats that the temperature is tuned towards; None where it is not tuned
+    :param relative_temperature: what the spread of Q over the action box is multiplied by for the
+        temperature; None where that does not follow it
     :param bfloat16: whether candidates are drawn and judged in bfloat16
     :param skips: whether updates whose gradient is not finite are left out
     """
@@ -67,6 +78,7 @@ class Learner:
     reward_scale: float
     max_grad_norm: float
     target_entropy: float | None
+    relative_temperature: float | None
     bfloat16: bool
     skips: bool = False
 
@@ -201,7 +213,7 @@ class Learner:
             loss = loss + distillation
             info["rfm/distillation_loss"] = distillation.detach()
         self.descend(actor.optimizer, loss, self.max_grad_norm)
-        return {**info, **self.update_temperature(material.points)}
+        return {**info, **self.update_temperature(obs, material.points)}
 
     def distillation_loss(self, obs: PyTorchObs, material: Material) -> Tensor:
         """
@@ -289,19 +301,26 @@ class Learner:
             coefficients, x_t = coefficients.at(0), x_t[0]
         return self.estimator(law, coefficients, x_t, policy_samples=guide)
 
-    def update_temperature(self, points: Tensor) -> Info:
+    def update_temperature(self, obs: PyTorchObs, points: Tensor) -> Info:
         """
-        One step of the dual that tunes the temperature towards the target entropy, where it is set.
+        One step of the temperature where it moves: towards its multiple of the spread of Q, or on
+        the dual that tunes it towards the target entropy.
 
+        :param obs: B observations
         :param points: candidates, (M, B, D)
         :return: quantities to log
         """
-        actor = self.policy.actor
+        actor, critic = self.policy.actor, self.policy.critic
         info = {"rfm/temperature": actor.temperature().detach()}
-        if self.target_entropy is None:
-            return info
-        entropy = gaussian_entropy(actor.flow.support.to_action(points))
-        actor.temperature.optimizer.zero_grad()
-        entropy_dual_loss(actor.temperature, entropy, self.target_entropy).backward()
-        actor.temperature.optimizer.step()
-        return {**info, "rfm/entropy": entropy}
+        if self.relative_temperature is not None:
+            features = critic_features(critic, obs)
+            spread = spread_over_box(critic, features, actor.action_dim, self.bfloat16)
+            actor.temperature.move_towards(self.relative_temperature * spread, SPREAD_RATE)
+            info["rfm/q_spread"] = spread
+        if self.target_entropy is not None:
+            entropy = gaussian_entropy(actor.flow.support.to_action(points))
+            actor.temperature.optimizer.zero_grad()
+            entropy_dual_loss(actor.temperature, entropy, self.target_entropy).backward()
+            actor.temperature.optimizer.step()
+            info["rfm/entropy"] = entropy
+        return info

@@ -158,6 +158,7 @@ class Row:
         :param skips: whether updates whose gradient is not finite are left out
         :return: the learner
         """
+        rule = parse_temperature(self.temperature)
         share, nats = entropy_per_action(self.target_entropy)
         target_entropy = nats - share * policy.actor.action_dim
         fast = self.bfloat16 == "auto" and has_fast_bfloat16(policy.device)
@@ -172,7 +173,8 @@ class Row:
             target_noise=make_noise("target_noise", self.target_noise),
             reward_scale=self.reward_scale,
             max_grad_norm=self.max_grad_norm,
-            target_entropy=target_entropy if parse_temperature(self.temperature).tuned else None,
+            target_entropy=target_entropy if rule.tuned else None,
+            relative_temperature=rule.value if rule.relative else None,
             bfloat16=fast or self.bfloat16 is True,
             skips=skips,
         )

@@ -1,4 +1,7 @@
-"""The temperature lambda of the Boltzmann law: constant, scheduled, or tuned to an entropy."""
+"""
+The temperature lambda of the Boltzmann law: constant, scheduled, relative to the spread of Q, or
+tuned to an entropy.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,6 +14,11 @@ from sb3_rfm.sampling.registry import require, require_float
 TemperatureLike = float | str | Callable[[float], float]
 
 DEFAULT_INITIAL = 0.1
+DEFAULT_MULTIPLE = 0.3
+ALLOWED = (
+    "a positive number, a schedule, 'relative', 'relative_<multiple>', 'auto', 'auto_<initial>' or "
+    "'lin_<initial>'"
+)
 
 
 class Temperature(nn.Module):
@@ -31,6 +39,17 @@ class Temperature(nn.Module):
         """:return: the temperature, ()"""
         return self.log_value.exp()
 
+    @th.no_grad()
+    def move_towards(self, value: Tensor, rate: float) -> None:
+        """
+        Move the logarithm of the temperature towards another's, in place.
+
+        :param value: the other, (); what is not positive and finite is left out
+        :param rate: share of the way, in [0, 1]
+        """
+        step = rate * (value.log() - self.log_value)
+        self.log_value += th.where(step.isfinite(), step, 0.0)
+
     def assign(self, value: float) -> None:
         """
         Set the temperature.
@@ -49,16 +68,13 @@ class ConstantTemperature:
     :param value: lambda, positive
     """
 
+    default = math.nan  # of a name without a number
     tuned = False
+    relative = False
 
     def __init__(self, value: float) -> None:
         require_float("temperature", value)
-        require(
-            value > 0,
-            "temperature",
-            value,
-            "a positive number, a schedule, 'auto', 'auto_<initial>' or 'lin_<initial>'",
-        )
+        require(value > 0, "temperature", value, ALLOWED)
         self.value = float(value)
 
     def __call__(self, progress_remaining: float) -> float:
@@ -94,31 +110,49 @@ class LinearTemperature(ConstantTemperature):
         return self.value * max(progress_remaining, 0.01)
 
 
+class RelativeTemperature(ConstantTemperature):
+    """
+    A multiple of the spread of Q over the action box
+    (:func:`sb3_rfm.common.boltzmann.spread_over_box`), whose logarithm it follows as a moving
+    average: the law is as sharp whatever the unit of return. It starts at a spread of one.
+    """
+
+    default = DEFAULT_MULTIPLE
+    relative = True
+
+
 class AutoTemperature(ConstantTemperature):
     """Starts at its value and is tuned by gradient steps on the dual of an entropy constraint."""
 
+    default = DEFAULT_INITIAL
     tuned = True
+
+
+RULES: dict[str, type[ConstantTemperature]] = {
+    "auto": AutoTemperature,
+    "lin": LinearTemperature,
+    "relative": RelativeTemperature,
+}
 
 
 def parse_temperature(temperature: TemperatureLike) -> ConstantTemperature:
     """
     The rule that a user's argument names.
 
-    :param temperature: a positive number, a schedule, "lin_0.1" (linear from .1), "auto" or
-        "auto_0.1" (initial value .1)
+    :param temperature: a positive number, a schedule, "relative" or "relative_0.3" (.3 times the
+        spread of Q), "lin_0.1" (linear from .1), "auto" or "auto_0.1" (initial value .1)
     :return: the rule
     """
     if callable(temperature):
         return ScheduledTemperature(temperature)
     if not isinstance(temperature, str):
         return ConstantTemperature(temperature)
-    name, _, number = temperature.partition("_")
-    rules = {"auto": AutoTemperature, "lin": LinearTemperature}
+    name, underscore, number = temperature.partition("_")
     try:
-        return rules[name](float(number) if number or name == "lin" else DEFAULT_INITIAL)
+        rule = RULES[name]
+        return rule(float(number) if underscore else rule.default)
     except (KeyError, ValueError):
-        allowed = "a positive number, a schedule, 'auto', 'auto_<initial>' or 'lin_<initial>'"
-        raise ValueError(f"temperature must be {allowed}; got {temperature!r}") from None
+        raise ValueError(f"temperature must be {ALLOWED}; got {temperature!r}") from None
 
 
 def entropy_per_action(target_entropy: str | float) -> tuple[float, float]:
