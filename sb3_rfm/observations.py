@@ -22,7 +22,7 @@ CLIP = 10.0
 EPSILON = 1e-8
 
 ONLY = ""
-"""The name of an observation that is no dictionary: Gymnasium's Dict has its keys besides."""
+"""Name of the only part of an observation that is no dictionary."""
 
 
 def is_normalized(space: spaces.Space, normalize_images: bool = True) -> bool:
@@ -43,7 +43,7 @@ class ObservationNormalizer(nn.Module):
 
     Images and parts that are not Boxes stay as they are. Networks read ``mean`` and ``scale``, in
     float32 on their device. The statistics of which these are made, in float64, stay in the host's
-    memory, where observations come from: a step's update waits for no device.
+    memory, where observations come from: a step's update reads nothing back from a device.
 
     :param observation_space: observation space, of which some part :func:`is_normalized`
     :param normalize_images: see :func:`is_normalized`
@@ -77,7 +77,8 @@ class ObservationNormalizer(nn.Module):
 
     def update(self, obs: np.ndarray | Mapping[str, np.ndarray]) -> None:
         """
-        Take observations into the statistics (Chan et al., 1979), but those that are not finite.
+        Take observations into the statistics by pairwise moments (Chan, Golub and LeVeque, 1979),
+        without those that are not finite.
 
         :param obs: n observations as the environments gave them, (n, ...) each part
         """
@@ -90,8 +91,8 @@ class ObservationNormalizer(nn.Module):
         deviation = batch - mean
         mean += deviation.sum(0) / count
         variance += ((deviation * (batch - mean)).sum(0) - len(batch) * variance) / count
-        self.mean.copy_(th.from_numpy(mean))
-        self.scale.copy_(th.from_numpy(1 / np.sqrt(variance + EPSILON)))
+        self.mean.copy_(th.from_numpy(mean), non_blocking=True)
+        self.scale.copy_(th.from_numpy(1 / np.sqrt(variance + EPSILON)), non_blocking=True)
 
     def forward(self, obs: PyTorchObs) -> PyTorchObs:
         """
