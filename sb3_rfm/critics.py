@@ -11,6 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_rfm.critic_networks import CriticNetwork, mlp_network, simba_network
+from sb3_rfm.observations import NormalizedInputs, ObservationNormalizer
 from sb3_rfm.sampling.registry import require
 
 NETWORKS: dict[str, Callable[[int, list[int], type[nn.Module], bool], CriticNetwork]] = {
@@ -115,7 +116,7 @@ def activation_class(activation_fn: str | type[nn.Module]) -> type[nn.Module]:
     return named
 
 
-class Critic(ContinuousCritic):
+class Critic(NormalizedInputs, ContinuousCritic):
     """
     Stable-Baselines3's critic with networks of :class:`CriticOptions`.
 
@@ -131,6 +132,7 @@ class Critic(ContinuousCritic):
     :param n_critics: number of networks
     :param share_features_extractor: whether the features extractor is the actor's
     :param options: how the networks are built
+    :param normalizer: the policy's, of observations; None where they are not normalised
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class Critic(ContinuousCritic):
         n_critics: int = 2,
         share_features_extractor: bool = True,
         options: CriticOptions | None = None,
+        normalizer: ObservationNormalizer | None = None,
     ) -> None:
         super().__init__(
             observation_space,
@@ -158,6 +161,7 @@ class Critic(ContinuousCritic):
             share_features_extractor=share_features_extractor,
         )
         self.n_critics = n_critics
+        self._borrow(normalizer)
         input_dim = features_dim + get_action_dim(action_space)
         for index in range(n_critics):
             network = (options or CriticOptions()).build(input_dim, net_arch, activation_fn)

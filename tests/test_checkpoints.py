@@ -42,6 +42,7 @@ ARGUMENTS: dict[str, Any] = {
     "device": "cpu",
 }
 SMALL: dict[str, Any] = {"n_particles": 4, "n_candidates": 3, "sampling_steps": 2}
+NORMALISED = {"policy_kwargs": {"net_arch": [16], "normalize_observations": True}}
 
 
 def pendulum() -> gym.Env:
@@ -63,6 +64,8 @@ CASES: dict[str, tuple[type[OffPolicyAlgorithm], Callable[[Path], Any], dict[str
     "diffusion, n-step": (RFMDiffusion, lambda folder: pendulum(), {**SMALL, "n_steps": 3}),
     "averaged policy": (RFMFlow, transformed, {**SMALL, "policy_tau": 0.1, "temperature": "auto"}),
     "VecNormalize": (RFMFlow, normalised, {**SMALL, "train_freq": 3, "policy_delay": 3}),
+    "normalised observations": (RFMFlow, transformed, {**SMALL, **NORMALISED, "train_freq": 3}),
+    "SAC, normalised observations": (SAC, lambda folder: pendulum(), NORMALISED),
     "memory-efficient": (
         RFMFlow,
         lambda folder: pendulum(),

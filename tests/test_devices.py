@@ -72,6 +72,7 @@ def without_values(one: BoltzmannAlgorithm) -> None:
         ("RFMFlow", {"one_step_policy": True, "policy_tau": 0.1, "temperature": "auto"}),
         ("RFMFlow", {"entropy_backup": "hutchinson", "solver": "heun", "critic_view": "mean"}),
         ("RFMFlow", {"support": "tanh", "estimator": "diagonal_centred"}),
+        ("RFMFlow", {"policy_kwargs": {"net_arch": [16], "normalize_observations": True}}),
         *((name, {}) for name in ("RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC")),
         *((name, {}) for name in ("DPMD", "QSM", "QVPO")),
     ],

@@ -16,7 +16,7 @@ from sb3_rfm.baselines.sac_policy import (
     SACPolicy,
 )
 from sb3_rfm.common.exchange import Exchange
-from sb3_rfm.common.guards import Guarded
+from sb3_rfm.common.observing import Observing
 
 LEAST_TEMPERATURE = 1e-8
 """In the place of ``ent_coef=0``: the best candidate, without a division by zero."""
@@ -36,7 +36,7 @@ def _named(init: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
-class SAC(Guarded, Exchange, SB3SAC):
+class SAC(Observing, Exchange, SB3SAC):
     """
     Stable-Baselines3's SAC with the choice among candidate actions of :class:`sb3_rfm.RFMFlow`, so
     that its effect can be told from that of the policy class.
@@ -55,8 +55,8 @@ class SAC(Guarded, Exchange, SB3SAC):
     :param n_eval_candidates: the same for ``predict(deterministic=True)``
     :param on_nan: "raise" at the first observation, reward, action or loss that is not finite, or
         "skip" transitions that have one
-    :param kwargs: Stable-Baselines3's arguments; ``policy_kwargs`` takes ``critic_kwargs`` too
-        (:class:`sb3_rfm.critics.CriticOptions`)
+    :param kwargs: Stable-Baselines3's arguments; ``policy_kwargs`` takes ``critic_kwargs``
+        (:class:`sb3_rfm.critics.CriticOptions`) and ``normalize_observations`` too
     :raises ValueError: fewer than one candidate, more than one with ``use_sde=True``, or a critic
         option that is not allowed
     """

@@ -12,10 +12,16 @@ from sb3_rfm.common.actor import fixed_noise
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.choices import choose, take
 from sb3_rfm.critics import Critic, CriticOptions
+from sb3_rfm.observations import (
+    NORMALIZE_OBSERVATIONS,
+    NormalizedInputs,
+    ObservationNormalizer,
+    make_normalizer,
+)
 from sb3_rfm.sampling.registry import require, require_int
 
 
-class SACActor(policies.Actor):
+class SACActor(NormalizedInputs, policies.Actor):
     """
     Stable-Baselines3's squashed Gaussian, which draws M candidate actions and chooses among them by
     the critic.
@@ -28,6 +34,7 @@ class SACActor(policies.Actor):
     :param n_candidates: candidates a state, M, while exploring
     :param n_eval_candidates: the same for ``predict(deterministic=True)``
     :param critic: the critic that chooses; the policy gives its own once that is built
+    :param normalizer: the policy's, of observations; None where they are not normalised
     :param kwargs: arguments of Stable-Baselines3's actor
     :raises ValueError: fewer than one candidate, or more with gSDE
     """
@@ -41,6 +48,7 @@ class SACActor(policies.Actor):
         n_candidates: int = 1,
         n_eval_candidates: int = 1,
         critic: Critic | None = None,
+        normalizer: ObservationNormalizer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -53,6 +61,7 @@ class SACActor(policies.Actor):
             require(value == 1 or not self.use_sde, name, value, one)
         self.n_candidates, self.n_eval_candidates = n_candidates, n_eval_candidates
         self.register_buffer("log_temperature", th.zeros(()))
+        self._borrow(normalizer)
         if critic is not None:
             self.critic = critic
 
@@ -62,6 +71,7 @@ class SACActor(policies.Actor):
             "n_candidates": self.n_candidates,
             "n_eval_candidates": self.n_eval_candidates,
             "critic": self.critic,
+            "normalizer": self.normalizer,
         }
 
     def candidates(self, obs: PyTorchObs, n_candidates: int, deterministic: bool = False) -> Tensor:
@@ -104,6 +114,8 @@ class SACPolicy(policies.SACPolicy):
     :param args: arguments of Stable-Baselines3's policy
     :param critic_kwargs: options of the critics, a dict of what
         :class:`sb3_rfm.critics.CriticOptions` holds
+    :param normalize_observations: whether observations are normalised by the running mean and
+        variance of those seen in training (:class:`sb3_rfm.observations.ObservationNormalizer`)
     :param n_candidates: candidates a state while exploring; the algorithm passes its own
     :param n_eval_candidates: the same for ``predict(deterministic=True)``
     :param kwargs: arguments of Stable-Baselines3's policy
@@ -117,12 +129,14 @@ class SACPolicy(policies.SACPolicy):
         self,
         *args: Any,
         critic_kwargs: dict[str, Any] | None = None,
+        normalize_observations: bool = NORMALIZE_OBSERVATIONS,
         n_candidates: int = 1,
         n_eval_candidates: int = 1,
         **kwargs: Any,
     ) -> None:
         # what _build needs, which SB3's constructor calls
         self.critic_options = CriticOptions.parse(critic_kwargs)
+        self.normalize_observations = normalize_observations
         self.candidate_kwargs: dict[str, Any] = {
             "n_candidates": n_candidates,
             "n_eval_candidates": n_eval_candidates,
@@ -130,6 +144,9 @@ class SACPolicy(policies.SACPolicy):
         super().__init__(*args, **kwargs)
 
     def _build(self, lr_schedule: Schedule) -> None:
+        self.normalizer = make_normalizer(
+            self.observation_space, self.normalize_observations, self.normalize_images
+        )
         super()._build(lr_schedule)
         self.actor.critic = self.critic  # after the optimizers: the actor's does not own it
 
@@ -141,7 +158,8 @@ class SACPolicy(policies.SACPolicy):
         :return: the actor
         """
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        return SACActor(**kwargs, **self.candidate_kwargs).to(self.device)
+        actor = SACActor(**kwargs, **self.candidate_kwargs, normalizer=self.normalizer)
+        return actor.to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Critic:
         """
@@ -151,13 +169,15 @@ class SACPolicy(policies.SACPolicy):
         :return: the critic
         """
         kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
-        return Critic(**kwargs, options=self.critic_options).to(self.device)
+        critic = Critic(**kwargs, options=self.critic_options, normalizer=self.normalizer)
+        return critic.to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
             **super()._get_constructor_parameters(),
             **self.candidate_kwargs,
             "critic_kwargs": self.critic_options.plain(),
+            "normalize_observations": self.normalize_observations,
             "share_features_extractor": self.share_features_extractor,  # SB3's forgets it
         }
 

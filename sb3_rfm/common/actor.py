@@ -18,6 +18,7 @@ from sb3_rfm.common.choices import Best, take
 from sb3_rfm.common.flow import Flow
 from sb3_rfm.common.temperature import Temperature
 from sb3_rfm.networks import FlowNetwork
+from sb3_rfm.observations import NormalizedInputs, ObservationNormalizer
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.log_densities import FlowLaw
 from sb3_rfm.sampling.sobol import sobol_points
@@ -88,7 +89,7 @@ class Field:
         return coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0
 
 
-class RFMActor(BasePolicy):
+class RFMActor(NormalizedInputs, BasePolicy):
     """
     Draws M candidate actions by integrating the flow and chooses among them by the critic.
 
@@ -108,6 +109,7 @@ class RFMActor(BasePolicy):
     :param features_dim: number of features
     :param activation_fn: activation function
     :param normalize_images: whether to divide images by 255
+    :param normalizer: the policy's, of observations; None where they are not normalised
     """
 
     action_space: spaces.Box
@@ -123,6 +125,7 @@ class RFMActor(BasePolicy):
         features_dim: int,
         activation_fn: type[nn.Module] = nn.ReLU,
         normalize_images: bool = True,
+        normalizer: ObservationNormalizer | None = None,
     ) -> None:
         check_action_space(action_space)
         super().__init__(
@@ -143,6 +146,7 @@ class RFMActor(BasePolicy):
         self.averaged_network = deepcopy(self.drawing_network) if flow.averaged else None
         self.temperature = Temperature(flow.temperature)
         self.critic = critic
+        self._borrow(normalizer)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -153,6 +157,7 @@ class RFMActor(BasePolicy):
             features_extractor=self.features_extractor,
             features_dim=self.features_dim,
             activation_fn=self.activation_fn,
+            normalizer=self.normalizer,
         )
         return data
 

@@ -135,7 +135,7 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
     :param stats_window_size: episodes that the logged returns average
     :param tensorboard_log: folder of the TensorBoard log
     :param policy_kwargs: arguments of the policy: net_arch, activation_fn, n_critics,
-        optimizer_class, ...
+        normalize_observations, optimizer_class, ...
     :param verbose: 0 for no output, 1 for messages, 2 for debugging
     :param seed: seed of the pseudo-random generators
     :param device: "auto", "cpu", "cuda"

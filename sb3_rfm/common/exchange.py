@@ -34,6 +34,8 @@ POLICY_OPTIONS = (
     "features_extractor_kwargs",
     "normalize_images",
 )
+EARLIER = {"normalize_observations": False}
+"""The architecture of which a file says nothing that was written before there was the option."""
 MEANING = ("interpolant", "parametrization", "support")
 """Pieces of the flow without which the same weights are another policy."""
 
@@ -113,6 +115,7 @@ def describe(model: BaseAlgorithm) -> dict[str, Any]:
     policy: Any = model.policy
     architecture = {name: plain(getattr(policy, name)) for name in POLICY_OPTIONS}
     architecture["n_critics"] = policy.critic.n_critics
+    architecture["normalize_observations"] = getattr(policy, "normalize_observations", False)
     if hasattr(policy, "critic_options"):
         architecture["critic_kwargs"] = plain(policy.critic_options.plain())
     if hasattr(policy, "flow"):
@@ -196,6 +199,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
             f"{path}: format_version must be {FORMAT_VERSION}, the one that this version of "
             f"sb3_rfm ({__version__}) reads; got {got!r}"
         )
+    if isinstance(header.get("architecture"), dict):
+        header["architecture"] = {**EARLIER, **header["architecture"]}
     return header
 
 

@@ -55,8 +55,9 @@ def export_onnx(policy: BasePolicy, path: str | Path) -> Path:
     Write the deterministic policy as one ONNX graph, from ``observation`` (B, ...) to ``action``
     (B, ...), B free, types as in the spaces, actions in the environment's units.
 
-    ``VecNormalize`` is no part of a policy: give the graph normalised observations where the policy
-    was trained on such. The file appears as a whole or not at all, and the policy stays as it is.
+    The policy's own normalisation of observations is part of the graph. ``VecNormalize`` is not:
+    give the graph normalised observations where the policy was trained on such. The file appears as
+    a whole or not at all, and the policy stays as it is.
 
     :param policy: ``model.policy``, or a policy that was loaded alone
     :param path: of the file; ``.onnx`` is appended where it has no suffix

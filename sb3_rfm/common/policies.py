@@ -19,6 +19,7 @@ from sb3_rfm.common.actor import RFMActor
 from sb3_rfm.common.flow import Flow
 from sb3_rfm.common.optimization import make_optimizer
 from sb3_rfm.critics import Critic, CriticOptions
+from sb3_rfm.observations import NORMALIZE_OBSERVATIONS, make_normalizer
 from sb3_rfm.sampling.registry import require_int
 
 
@@ -44,6 +45,8 @@ class RFMPolicy(BasePolicy):
     :param critic_kwargs: options of the critics, a dict of what
         :class:`sb3_rfm.critics.CriticOptions` holds: ``dict(layer_norm=True)``,
         ``dict(network="simba")``, ``dict(activation_fn="GELU")``
+    :param normalize_observations: whether observations are normalised by the running mean and
+        variance of those seen in training (:class:`sb3_rfm.observations.ObservationNormalizer`)
     :param flow: how actions are drawn; the algorithm passes its own
     """
 
@@ -67,6 +70,7 @@ class RFMPolicy(BasePolicy):
         n_critics: int = 2,
         share_features_extractor: bool = False,
         critic_kwargs: dict[str, Any] | None = None,
+        normalize_observations: bool = NORMALIZE_OBSERVATIONS,
         flow: Flow | None = None,
     ) -> None:
         super().__init__(
@@ -86,6 +90,10 @@ class RFMPolicy(BasePolicy):
         self.share_features_extractor = share_features_extractor
         self.critic_options = CriticOptions.parse(critic_kwargs)
         self.flow = Flow() if flow is None else flow
+        self.normalize_observations = normalize_observations
+        self.normalizer = make_normalizer(
+            observation_space, normalize_observations, normalize_images
+        )
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -111,6 +119,7 @@ class RFMPolicy(BasePolicy):
             "net_arch": net_arch,
             "activation_fn": self.activation_fn,
             "normalize_images": self.normalize_images,
+            "normalizer": self.normalizer,
         }
 
     def _make_optimizer(
@@ -148,6 +157,7 @@ class RFMPolicy(BasePolicy):
             features_extractor_class=self.features_extractor_class,
             features_extractor_kwargs=self.features_extractor_kwargs,
             critic_kwargs=self.critic_options.plain(),
+            normalize_observations=self.normalize_observations,
             flow=self.flow,
         )
         return data

@@ -4,14 +4,14 @@ from typing import Any
 
 import torch as th
 
-from sb3_rfm.common.guards import Guarded
+from sb3_rfm.common.observing import Observing
 from sb3_rfm.common.regression import Info
 
 READ_EVERY = 100
 """Updates between two readings on a GPU, each of which waits for all the work before it."""
 
 
-class Recorded(Guarded):
+class Recorded(Observing):
     """
     An algorithm that logs the mean of what its updates report.
 
