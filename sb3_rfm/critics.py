@@ -1,14 +1,16 @@
 """The critics, and the options that every algorithm's critic has."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from torch import nn
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import Tensor, nn
 
 from sb3_rfm.critic_networks import CriticNetwork, mlp_network, simba_network
 from sb3_rfm.observations import NormalizedInputs, ObservationNormalizer
@@ -19,6 +21,13 @@ NETWORKS: dict[str, Callable[[int, list[int], type[nn.Module], bool], CriticNetw
     "simba": simba_network,
 }
 
+OUTPUT_RMS = 20.0
+"""Root mean square of what the networks of a critic with a unit of its own learn to give."""
+UNIT_RATE = 0.01
+"""Share of the way to the latest batch's that the logarithm of that unit goes, an update."""
+LEAST_UNIT = 1e-12
+"""Where values are zero, for want of any reward so far, the unit stays above this."""
+
 
 @dataclass(frozen=True)
 class CriticOptions:
@@ -26,7 +35,8 @@ class CriticOptions:
     What ``policy_kwargs=dict(critic_kwargs=...)`` may hold: plain values, so that a YAML file can.
 
     :param network: "mlp" or "simba"
-    :param layer_norm: a LayerNorm after each hidden linear layer of "mlp"
+    :param layer_norm: a LayerNorm after each hidden linear layer of "mlp": True unless given; False
+        is Stable-Baselines3's critic. "simba" has its own, and takes neither
     :param activation_fn: an activation class of ``torch.nn`` or its name ("GELU"); None for the
         policy's
     :raises ValueError: a name or a combination that is not allowed
@@ -34,37 +44,43 @@ class CriticOptions:
     """
 
     network: str = "mlp"
-    layer_norm: bool = False
+    layer_norm: bool | None = None
     activation_fn: str | type[nn.Module] | None = None
 
     def __post_init__(self) -> None:
         names = ", ".join(NETWORKS)
         require(self.network in NETWORKS, "critic_kwargs: network", self.network, f"one of {names}")
-        if not isinstance(self.layer_norm, bool):
+        if not any(self.layer_norm is allowed for allowed in (True, False, None)):
             raise TypeError(
-                f"critic_kwargs: layer_norm must be True or False; got {self.layer_norm!r}"
+                f"critic_kwargs: layer_norm must be True, False or None; got {self.layer_norm!r}"
             )
         if self.activation_fn is not None:
             activation_class(self.activation_fn)
 
     @classmethod
-    def parse(cls, critic_kwargs: Mapping[str, Any] | None) -> "CriticOptions":
+    def parse(
+        cls, critic_kwargs: Mapping[str, Any] | None, default: "CriticOptions | None" = None
+    ) -> "CriticOptions":
         """
         The options of a user's dictionary.
 
         :param critic_kwargs: values by name; None for the defaults
+        :param default: what is not given stays as it is here; a LayerNorm with its network alone
         :return: the options
         :raises ValueError: a name that there is not
         :raises TypeError: anything but a dictionary
         """
+        default = cls() if default is None else default
         if critic_kwargs is None:
-            return cls()
+            return default
         names = ", ".join(field.name for field in fields(cls))
         if not isinstance(critic_kwargs, Mapping):
             raise TypeError(f"critic_kwargs must be a dict of {names}; got {critic_kwargs!r}")
         for name in critic_kwargs:
             require(name in names.split(", "), "critic_kwargs", name, f"the names {names}")
-        return cls(**critic_kwargs)
+        if critic_kwargs.get("network", default.network) != default.network:
+            default = replace(default, layer_norm=None)
+        return replace(default, **critic_kwargs)
 
     def plain(self) -> dict[str, Any]:
         """
@@ -88,7 +104,17 @@ class CriticOptions:
         """
         own = self.activation_fn
         activation = activation_fn if own is None else activation_class(own)
-        return NETWORKS[self.network](input_dim, net_arch, activation, self.layer_norm)
+        layer_norm = self.network == "mlp" if self.layer_norm is None else self.layer_norm
+        return NETWORKS[self.network](input_dim, net_arch, activation, layer_norm)
+
+    @property
+    def normalizes_values(self) -> bool:
+        """Whether values have a unit of their own (:func:`move_unit`): not the plain critic's."""
+        return self.layer_norm is not False
+
+
+PLAIN = CriticOptions(layer_norm=False)
+"""Stable-Baselines3's critic."""
 
 
 def activation_class(activation_fn: str | type[nn.Module]) -> type[nn.Module]:
@@ -118,9 +144,12 @@ def activation_class(activation_fn: str | type[nn.Module]) -> type[nn.Module]:
 
 class Critic(NormalizedInputs, ContinuousCritic):
     """
-    Stable-Baselines3's critic with networks of :class:`CriticOptions`.
+    Stable-Baselines3's critic with networks of :class:`CriticOptions`, whose values are ``unit``
+    times what the networks give.
 
-    By the default options its parameters and values are those of ``ContinuousCritic``, bit for bit.
+    With :data:`PLAIN` options the unit is one, and parameters and values are those of
+    ``ContinuousCritic``, bit for bit. Else the networks' last layers start at zero and the unit
+    moves by :func:`move_unit`.
 
     :param observation_space: observation space
     :param action_space: action space
@@ -134,6 +163,8 @@ class Critic(NormalizedInputs, ContinuousCritic):
     :param options: how the networks are built
     :param normalizer: the policy's, of observations; None where they are not normalised
     """
+
+    unit: Tensor
 
     def __init__(
         self,
@@ -162,8 +193,63 @@ class Critic(NormalizedInputs, ContinuousCritic):
         )
         self.n_critics = n_critics
         self._borrow(normalizer)
-        input_dim = features_dim + get_action_dim(action_space)
+        options, input_dim = options or CriticOptions(), features_dim + get_action_dim(action_space)
+        self.normalizes_values = options.normalizes_values
+        self.register_buffer("unit", th.ones(()), persistent=options.normalizes_values)
         for index in range(n_critics):
-            network = (options or CriticOptions()).build(input_dim, net_arch, activation_fn)
+            network = options.build(input_dim, net_arch, activation_fn)
+            if self.normalizes_values:
+                for parameter in network[-1].parameters():
+                    nn.init.zeros_(parameter)
             self.add_module(f"qf{index}", network)
             self.q_networks.append(network)
+
+    def forward(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, ...]:
+        """
+        Values of one action a state, as Stable-Baselines3's.
+
+        :param obs: B observations
+        :param actions: in [-1, 1], (B, D)
+        :return: of each network, (B, 1), in units of return
+        """
+        return tuple(self.unit * value for value in super().forward(obs, actions))
+
+    def q1_forward(self, obs: PyTorchObs, actions: Tensor) -> Tensor:
+        """
+        The first network's values.
+
+        :param obs: B observations
+        :param actions: in [-1, 1], (B, D)
+        :return: (B, 1), in units of return
+        """
+        return self.unit * super().q1_forward(obs, actions)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        if self.normalizes_values:
+            state_dict.setdefault(f"{prefix}unit", th.ones(()))  # saved before there was a unit
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+@th.no_grad()
+def move_unit(critics: Sequence[Critic], values: Tensor) -> None:
+    """
+    Move the unit of critics so that the networks' outputs have a root mean square of
+    :data:`OUTPUT_RMS`, without a change of any value: the last layers are divided by what the unit
+    is multiplied by (van Hasselt et al. 2016, arXiv 1602.07714, without the shift of the mean).
+
+    The step of an optimizer is then as large in proportion to the values whatever the unit of
+    reward, and a learning rate that is right for one task is for another.
+
+    :param critics: of one unit, those and their targets, for which ``normalizes_values`` holds
+    :param values: a batch of what they learn, in units of return; where their size is zero or not
+        finite the unit stays
+    """
+    unit = critics[0].unit
+    distance = (values.square().mean().sqrt() / (OUTPUT_RMS * unit)).log()
+    factor = th.where(distance.isfinite(), UNIT_RATE * distance, 0.0).exp()
+    factor = (unit * factor).clamp_min(LEAST_UNIT) / unit
+    for critic in critics:
+        critic.unit *= factor
+        for network in critic.q_networks:
+            for parameter in network[-1].parameters():
+                parameter /= factor

@@ -1,5 +1,6 @@
 """The critics: what is Stable-Baselines3's stays so to the last bit, and what each option adds."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sb3_rfm import SAC, RFMFlow
 from sb3_rfm.common.boltzmann import critic_features, minimum_q, q_values
-from sb3_rfm.critics import Critic, CriticOptions
+from sb3_rfm.critics import OUTPUT_RMS, PLAIN, Critic, CriticOptions, move_unit
 from sb3_rfm.hyperparams import complete, constructor_arguments, parse_overrides
 
 OBSERVATION, ACTION = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,), np.float32)
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"layer_norm": True},
+    {"layer_norm": False},
     {"activation_fn": "GELU"},
     {"layer_norm": True, "activation_fn": nn.Tanh},
     {"network": "simba"},
@@ -35,7 +37,15 @@ def critic(width: int = 16, n_critics: int = 2, seed: int = 0, **options: Any) -
     th.manual_seed(seed)
     extractor, parsed = FlattenExtractor(OBSERVATION), CriticOptions.parse(options)
     arguments = (OBSERVATION, ACTION, [width, width], extractor, 3)
-    return Critic(*arguments, n_critics=n_critics, options=parsed)
+    return with_values(Critic(*arguments, n_critics=n_critics, options=parsed))
+
+
+def with_values(one: Critic) -> Critic:
+    """A critic with last layers as drawn: those of one with a unit of its own start at zero."""
+    for network in one.q_networks:
+        if not network[-1].weight.any():
+            nn.init.kaiming_uniform_(network[-1].weight, 5**0.5)
+    return one
 
 
 def algorithm(cls: Any, critic_kwargs: dict[str, Any] | None, **changes: Any) -> Any:
@@ -44,10 +54,10 @@ def algorithm(cls: Any, critic_kwargs: dict[str, Any] | None, **changes: Any) ->
     return cls("MlpPolicy", Bandit(), policy_kwargs=policy_kwargs, **{**arguments, **changes})
 
 
-def test_default_critic_is_stable_baselines3s() -> None:
+def test_plain_critic_is_stable_baselines3s() -> None:
     """Parameters, their names, values, and the random numbers that are drawn."""
     states = []
-    for cls in (ContinuousCritic, Critic):
+    for cls in (ContinuousCritic, partial(Critic, options=PLAIN)):
         th.manual_seed(0)
         one = cls(OBSERVATION, ACTION, [16, 8], FlattenExtractor(OBSERVATION), 3, n_critics=3)
         states.append((one.state_dict(), th.rand(2)))
@@ -70,6 +80,7 @@ def test_a_seeds_critics_are_what_they_were() -> None:
         ({}, 4818.090623563141),
         ({"n_critics": 3, "net_arch": [32, 16]}, 274.80043324302824),
     ):
+        kwargs = {**kwargs, "critic_kwargs": {"layer_norm": False}}
         one = RFMFlow("MlpPolicy", Bandit(), seed=0, buffer_size=10, policy_kwargs=kwargs)
         total = sum(parameter.double().abs().sum() for parameter in one.critic.parameters())
         assert total.item() == pytest.approx(expected, rel=1e-9)
@@ -115,13 +126,13 @@ def test_bfloat16_keeps_differences_between_actions(options: dict[str, Any]) -> 
 
 def test_layer_norm_stands_between_each_hidden_layer_and_its_activation() -> None:
     """So the scale of a hidden layer does not matter; and the weights drawn are the plain ones'."""
-    one, plain = critic(layer_norm=True), critic()
+    one, plain = critic(layer_norm=True), critic(layer_norm=False)
     features, actions = th.rand(5, 3), th.rand(4, 5, 2)
     before = q_values(one, features, actions)
     for network, other in zip(one.q_networks, plain.q_networks, strict=True):
         linear, theirs = ([m for m in n if isinstance(m, nn.Linear)] for n in (network, other))
         assert [type(m) for m in network[:3]] == [nn.Linear, nn.LayerNorm, nn.ReLU]
-        for layer, twin in zip(linear, theirs, strict=True):
+        for layer, twin in zip(linear[:-1], theirs[:-1], strict=True):
             assert th.equal(layer.weight, twin.weight)
         for layer in linear[:-1]:
             layer.weight.data.mul_(10.0)
@@ -154,7 +165,6 @@ def test_simba_is_the_papers_network() -> None:
     assert sum(p.numel() for p in network.parameters()) == size
     embedding, last = network[0].weight, network[-1].weight
     assert th.allclose(embedding.T @ embedding, th.eye(5), atol=1e-5)
-    assert last.norm().item() == pytest.approx(1.0, abs=1e-5)
     for layer in (network[1].branch[1], network[2].branch[3]):
         # relative standard error of a sample's standard deviation: 1 / sqrt(2 n)
         error = 4 / (2 * layer.weight.numel()) ** 0.5
@@ -181,7 +191,9 @@ def test_trains_saves_and_loads(cls: Any, options: dict[str, Any], tmp_path: Pat
     expected = q_values(one.critic, features, actions)
     for loaded in (model.critic, policy.critic):
         assert th.equal(q_values(loaded, features, actions), expected)
-    assert policy.critic_options == one.policy.critic_options == CriticOptions(**options)
+    default = PLAIN if cls is SAC else CriticOptions()
+    assert policy.critic_options == one.policy.critic_options
+    assert one.policy.critic_options == CriticOptions.parse(options, default)
     model.learn(5)
 
 
@@ -206,7 +218,7 @@ def test_one_option_serves_every_algorithm_from_yaml_and_the_command_line(cls: A
         ({"network": "transformer"}, ValueError, "network must satisfy: one of mlp, simba"),
         ({"network": 3}, ValueError, "network"),
         ({"layernorm": True}, ValueError, "network, layer_norm, activation_fn; got 'layernorm'"),
-        ({"layer_norm": "yes"}, TypeError, "layer_norm must be True or False; got 'yes'"),
+        ({"layer_norm": "yes"}, TypeError, "layer_norm must be True, False or None; got 'yes'"),
         ({"layer_norm": True, "network": "simba"}, ValueError, "layer_norm.*its own"),
         ({"activation_fn": "gelu"}, ValueError, "activation_fn.*'GELU'.*got 'gelu'"),
         ({"activation_fn": "Linear"}, ValueError, "activation_fn"),
@@ -236,3 +248,94 @@ def test_a_linear_critic_is_allowed_where_stable_baselines3_allows_it() -> None:
     q = q_values(one.critic, critic_features(one.critic, obs), actions)
     assert th.allclose(q, th.cat(one.critic(obs, actions), dim=1).T, atol=1e-6)
     assert one.predict(obs.numpy())[0].shape == (5, 2)
+
+
+def test_values_start_at_zero_but_the_plain_critics() -> None:
+    for cls, options, is_zero in (
+        (RFMFlow, None, True),
+        (RFMFlow, {"network": "simba"}, True),
+        (RFMFlow, {"layer_norm": False}, False),
+        (SAC, None, False),
+        (SAC, {"layer_norm": True}, True),
+    ):
+        values = th.cat(algorithm(cls, options).critic(th.rand(5, 3), th.rand(5, 2)))
+        assert (not values.any()) == is_zero
+
+
+def test_a_move_of_the_unit_changes_no_value_and_reaches_the_values_size() -> None:
+    one, target = critic(seed=1), critic(seed=2)
+    features, actions = th.rand(50, 3), th.rand(4, 50, 2)
+    before = q_values(one, features, actions), q_values(target, features, actions)
+    size = before[0].square().mean().sqrt()
+    for _ in range(1500):
+        move_unit((one, target), before[0])
+    for critics, values in zip((one, target), before, strict=True):
+        assert critics.unit.item() == pytest.approx(size.item() / OUTPUT_RMS, rel=1e-3)
+        assert th.allclose(q_values(critics, features, actions), values, rtol=1e-3)
+    assert th.cat(one(th.rand(5, 3), th.rand(5, 2))).abs().max() < 10 * size
+
+
+@pytest.mark.parametrize("wild", [0.0, float("nan"), float("inf"), 1e30])
+def test_values_of_no_size_leave_the_unit(wild: float) -> None:
+    one = critic()
+    move_unit((one,), th.full((8, 1), wild))
+    assert one.unit == 1.0  # the square of 1e30 is not finite in float32
+    for _ in range(5000):  # values that vanish, as before the first reward
+        move_unit((one,), 1e-3 * one.unit)
+    assert one.unit > 0
+    assert all(parameter.isfinite().all() for parameter in one.parameters())
+
+
+@pytest.mark.parametrize("cls", [RFMFlow, SAC])
+def test_updates_are_the_same_in_every_unit_of_reward(cls: Any) -> None:
+    """A thousandfold reward in a thousandfold unit: values and their updates are a thousandfold."""
+    values = []
+    for unit in (1.0, 1000.0):
+        options = {"temperature": "relative_0.3"} if cls is RFMFlow else {"ent_coef": 1e-9}
+        one = algorithm(cls, {"layer_norm": True}, learning_starts=100, **options).learn(60)
+        one.replay_buffer.rewards *= unit
+        for part in (one.critic, one.critic_target):
+            part.unit.fill_(0.1 * unit)
+        if cls is RFMFlow:
+            one.actor.temperature.assign(0.3 * unit)
+        one.set_random_seed(0)
+        one.train(30, 32)
+        values.append(q_values(one.critic, th.full((6, 3), 0.5), th.linspace(-1, 1, 12).view(6, 2)))
+        assert one.critic.unit == one.critic_target.unit != 0.1 * unit
+    small, large = values
+    assert small.abs().min() > 0
+    assert th.allclose(1000 * small, large, rtol=2e-2, atol=1e-3 * large.abs().max().item())
+
+
+def test_a_model_saved_before_layer_norm_was_the_default_keeps_its_critic(tmp_path: Path) -> None:
+    for given in ({}, {"critic_kwargs": {"activation_fn": "GELU"}}):
+        plain = {"critic_kwargs": {"layer_norm": False, **given.get("critic_kwargs", {})}}
+        one = RFMFlow("MlpPolicy", Bandit(), buffer_size=9, policy_kwargs={**plain}).learn(5)
+        one.policy_kwargs = given
+        del one.has_sound_critic
+        one.save(tmp_path / "model")
+        loaded = RFMFlow.load(tmp_path / "model", env=Bandit())
+        assert loaded.critic.state_dict().keys() == one.critic.state_dict().keys()
+        assert loaded.policy_kwargs == given
+        obs = np.random.default_rng(0).random((5, 3), np.float32)
+        for model in (one, loaded):
+            th.manual_seed(0)
+            action, _ = model.predict(obs, deterministic=True)
+        assert (action == one.predict(obs, deterministic=True)[0]).all()
+        loaded.learn(5)
+        loaded.save(tmp_path / "again")
+        again = RFMFlow.load(tmp_path / "again")
+        assert (
+            again.predict(obs, deterministic=True)[0] == loaded.predict(obs, deterministic=True)[0]
+        ).all()
+
+
+def test_a_normalised_critic_saved_before_there_was_a_unit_loads_with_one() -> None:
+    one, other = critic(seed=0), critic(seed=1)
+    state = {name: tensor for name, tensor in one.state_dict().items() if name != "unit"}
+    other.unit.fill_(5.0)
+    other.load_state_dict(state)
+    assert other.unit == 1.0
+    assert th.equal(
+        q_values(other, th.ones(1, 3), th.ones(1, 2)), q_values(one, th.ones(1, 3), th.ones(1, 2))
+    )

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.sac.sac import SAC as SB3SAC
 
@@ -17,6 +18,7 @@ from sb3_rfm.baselines.sac_policy import (
 )
 from sb3_rfm.common.exchange import Exchange
 from sb3_rfm.common.observing import Observing
+from sb3_rfm.critics import move_unit
 
 LEAST_TEMPERATURE = 1e-8
 """In the place of ``ent_coef=0``: the best candidate, without a division by zero."""
@@ -99,6 +101,15 @@ class SAC(Observing, Exchange, SB3SAC):
         self.policy_kwargs = user_kwargs
         self._pass_temperature()
 
+    def _move_unit(self, batch_size: int) -> None:
+        """Move the critics' unit by a batch of its own: the update is Stable-Baselines3's."""
+        assert self.replay_buffer is not None
+        data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+        with th.no_grad():
+            value = th.cat(self.critic_target(data.observations, data.actions), 1).mean(1)
+            target = data.rewards.squeeze(1) + self.gamma * value
+        move_unit((self.critic, self.critic_target), target)
+
     def _pass_temperature(self) -> None:
         """Give the actor the entropy coefficient, so that a policy saved alone keeps it."""
         if self.log_ent_coef is None:
@@ -108,6 +119,8 @@ class SAC(Observing, Exchange, SB3SAC):
             self.actor.log_temperature.copy_(self.log_ent_coef.detach().squeeze())
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        if self.critic.normalizes_values:
+            self._move_unit(batch_size)
         super().train(gradient_steps, batch_size)
         self._pass_temperature()
         for key in ("train/critic_loss", "train/actor_loss"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from sb3_rfm.common.actor import fixed_noise
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.choices import choose, take
-from sb3_rfm.critics import Critic, CriticOptions
+from sb3_rfm.critics import PLAIN, Critic, CriticOptions
 from sb3_rfm.observations import (
     NORMALIZE_OBSERVATIONS,
     NormalizedInputs,
@@ -135,7 +135,7 @@ class SACPolicy(policies.SACPolicy):
         **kwargs: Any,
     ) -> None:
         # what _build needs, which SB3's constructor calls
-        self.critic_options = CriticOptions.parse(critic_kwargs)
+        self.critic_options = CriticOptions.parse(critic_kwargs, PLAIN)
         self.normalize_observations = normalize_observations
         self.candidate_kwargs: dict[str, Any] = {
             "n_candidates": n_candidates,

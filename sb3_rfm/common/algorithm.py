@@ -45,6 +45,19 @@ from sb3_rfm.sampling.parametrizations import ParametrizationLike
 from sb3_rfm.sampling.solvers import SolverLike
 from sb3_rfm.sampling.supports import SupportLike
 
+
+def critic_of_before(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """
+    What the critics' options were in a model that was saved before LayerNorm was their default.
+
+    :param policy_kwargs: the saved model's
+    :return: ``critic_kwargs`` that build the networks that it had
+    """
+    given = policy_kwargs.get("critic_kwargs") or {}
+    plain = {} if given.get("network", "mlp") != "mlp" else {"layer_norm": False}
+    return {"critic_kwargs": {**plain, **given}}
+
+
 SelfBoltzmann = TypeVar("SelfBoltzmann", bound="BoltzmannAlgorithm")
 
 
@@ -149,6 +162,8 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    has_sound_critic = False
+    """Whether LayerNorm is its critics' default: not of a model that was saved before it was."""
     policy: RFMPolicy
     actor: RFMActor
     critic: ContinuousCritic
@@ -253,6 +268,7 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         )
         check_cuda_graph(cuda_graph, self.device, on_nan)  # a saved model may go to a CPU
         if _init_setup_model:
+            self.has_sound_critic = True
             self._setup_model()
 
     def _setup_model(self) -> None:
@@ -264,7 +280,8 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         if self.replay_buffer_class is NStepReplayBuffer and self.replay_buffer_kwargs == chosen:
             self.replay_buffer_class = None  # SB3's choice, saved: it would take it for the user's
         user_kwargs = self.policy_kwargs
-        self.policy_kwargs = {**user_kwargs, "flow": self.choices.flow()}
+        earlier = {} if self.has_sound_critic else critic_of_before(user_kwargs)
+        self.policy_kwargs = {**user_kwargs, **earlier, "flow": self.choices.flow()}
         super()._setup_model()
         self.policy_kwargs = user_kwargs
         self._create_aliases()

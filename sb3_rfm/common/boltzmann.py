@@ -55,7 +55,7 @@ def q_values(
     :return: (C, *S, B)
     """
     values = [network(features, actions, bfloat16) for network in critic.q_networks]
-    return th.stack(values).squeeze(-1)
+    return critic.unit * th.stack(values).squeeze(-1)
 
 
 def minimum_q(

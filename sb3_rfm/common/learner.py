@@ -21,6 +21,7 @@ from sb3_rfm.common.examples import Examples, Material
 from sb3_rfm.common.policies import RFMPolicy
 from sb3_rfm.common.regression import Info, Regression, posterior_info, stratified_times
 from sb3_rfm.common.temperature import entropy_dual_loss, gaussian_entropy
+from sb3_rfm.critics import move_unit
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.loss_weightings import LossWeighting
@@ -142,7 +143,7 @@ class Learner:
 
     def update_critic(self, data: ReplayBufferSamples, discounts: float | Tensor) -> Info:
         """
-        One step on ``(Q(s, a) - r - discount V(s'))²``.
+        One step on ``(Q(s, a) - r - discount V(s'))²``, in the critics' unit.
 
         :param data: a batch of transitions
         :param discounts: gamma, or one for each transition (n-step returns), (B, 1)
@@ -153,9 +154,11 @@ class Learner:
             next_value, info = self.next_value(data.next_observations)
             rewards = self.reward_scale * data.rewards
             target = rewards + (1 - data.dones) * discounts * next_value.unsqueeze(-1)
+            if critic.normalizes_values:
+                move_unit((critic, self.policy.critic_target), target)
         values = critic(data.observations, data.actions)
         loss = 0.5 * th.stack([F.mse_loss(value, target) for value in values]).sum()
-        self.descend(critic.optimizer, loss)
+        self.descend(critic.optimizer, loss / critic.unit.square())
         return {"train/critic_loss": loss.detach(), "rfm/q_target": target.mean(), **info}
 
     def next_value(self, obs: PyTorchObs) -> tuple[Tensor, Info]:
