@@ -108,3 +108,11 @@ def observations(model: Any, count: int = 32) -> Any:
     if isinstance(draws[0], dict):
         return {key: np.stack([draw[key] for draw in draws]) for key in draws[0]}
     return np.stack(draws)
+
+
+def draw_values(*critics: Any) -> None:
+    """Last layers as PyTorch draws them, where critics would give zero before the first update."""
+    for critic in critics:
+        for network in critic.q_networks:
+            network[-1].reset_parameters()
+            network[-1].bias.data.zero_()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 import yaml
-from environments import Bandit
+from environments import Bandit, draw_values
 from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -37,14 +37,8 @@ def critic(width: int = 16, n_critics: int = 2, seed: int = 0, **options: Any) -
     th.manual_seed(seed)
     extractor, parsed = FlattenExtractor(OBSERVATION), CriticOptions.parse(options)
     arguments = (OBSERVATION, ACTION, [width, width], extractor, 3)
-    return with_values(Critic(*arguments, n_critics=n_critics, options=parsed))
-
-
-def with_values(one: Critic) -> Critic:
-    """A critic with last layers as drawn: those of one with a unit of its own start at zero."""
-    for network in one.q_networks:
-        if not network[-1].weight.any():
-            nn.init.kaiming_uniform_(network[-1].weight, 5**0.5)
+    one = Critic(*arguments, n_critics=n_critics, options=parsed)
+    draw_values(one)
     return one
 
 
