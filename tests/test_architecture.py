@@ -17,7 +17,7 @@ PACKAGE = "sb3_rfm"
 # (the command line, environments, runs, plots, the public names) is the top.
 LAYERS: list[set[str]] = [
     {"sampling"},
-    {"networks", "critic_networks", "critics"},
+    {"networks", "hidden_layers", "critic_networks", "critic_gradients", "critics"},
     {"common"},
     {"rfm_flow", "rfm_diffusion", "baselines"},
 ]
