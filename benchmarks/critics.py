@@ -49,6 +49,10 @@ def particles(critic: Critic, obs: th.Tensor, actions: th.Tensor) -> None:
         minimum_q(critic, obs, actions)
 
 
+def scores(critic: Critic, obs: th.Tensor, actions: th.Tensor) -> None:
+    critic.value_and_action_gradient(obs, actions)
+
+
 def gradient(critic: Critic, obs: th.Tensor, actions: th.Tensor) -> None:
     critic.zero_grad()
     sum(q.square().mean() for q in critic(obs, actions[0])).backward()
@@ -63,6 +67,7 @@ def main() -> None:
     for name, kwargs in CRITICS.items():
         critic = RFMPolicy(OBSERVATION, ACTION, schedule, **kwargs).critic
         work[f"{name}: {N_PARTICLES} particles"] = partial(particles, critic, obs, actions)
+        work[f"{name}: their gradients"] = partial(scores, critic, obs, actions)
         work[f"{name}: gradient"] = partial(gradient, critic, obs, actions)
     times = fastest(work, 25)
     work = {}

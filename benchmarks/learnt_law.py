@@ -78,7 +78,7 @@ def measure(changes: dict[str, Any]) -> tuple[float, float, float]:
         **{**settings, **changes},
     )  # fmt: skip
     for critic in (model.critic, model.critic_target):
-        critic.q_networks = nn.ModuleList([KnownQ(), KnownQ()])
+        critic.use([KnownQ(), KnownQ()])
     average = copy.deepcopy(model.actor.network)
     for update in range(700):
         model.learner.update_actor(th.zeros(64, 1), th.zeros(64, 1))

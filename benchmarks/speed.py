@@ -7,7 +7,8 @@ One thread, cheetah-run, batch 256, two hidden layers of 256 units for all, one 
 round trains each algorithm for some steps in turn; a ratio is taken within a round, so that a
 machine whose speed changes does not matter. Writes ``results/speed.csv`` and a picture. With a GPU
 the rates are measured on it, too (tables named "cuda"). ``--rates RFMFlow`` measures and prints one
-algorithm's rate beside SAC's alone.
+algorithm's rate beside SAC's alone; ``--rates "RFMFlow, LayerNorm" --over "SAC, LayerNorm"`` beside
+SAC's with the same critic, too.
 """
 
 import argparse
@@ -42,8 +43,10 @@ PARTS: dict[str, tuple[Any, str]] = {
 }
 
 
-def rates(rounds: int, steps: int, device: str, names: list[str]) -> list[dict[str, Any]]:
-    """Steps a second in training, and the ratio to SAC's in the same round."""
+def rates(
+    rounds: int, steps: int, device: str, names: list[str], over: str = "SAC"
+) -> list[dict[str, Any]]:
+    """Steps a second in training, and the ratios to SAC's, or another's, in the same round."""
     models = {name: make(name, device=device) for name in names}
     measured: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -51,12 +54,12 @@ def rates(rounds: int, steps: int, device: str, names: list[str]) -> list[dict[s
             n = max(4, steps // 20) if name in SLOW else steps
             spent = seconds(lambda m=model, n=n: m.learn(n, reset_num_timesteps=False))
             measured[name].append(n / spent)
-    rows = []
-    for name in names:
-        ratios = np.divide(measured[name], measured["SAC"])
+    table, rows = "rate" if device == "cpu" else f"rate {device}", []
+    for base, name in [("SAC", n) for n in names] + [(over, n) for n in names if over != "SAC"]:
+        ratios = np.divide(measured[name], measured[base])
         rows.append(
             {
-                "table": "rate" if device == "cpu" else f"rate {device}",
+                "table": table if base == "SAC" else f"{table} over {base}",
                 "name": name,
                 "value": np.median(measured[name]),
                 "ratio": np.median(ratios),
@@ -184,10 +187,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="of each algorithm in a round")
     parser.add_argument("--memory-of", metavar="NAME", help="print one algorithm's peak, in MiB")
     parser.add_argument("--rates", nargs="+", metavar="NAME", help="print these beside SAC alone")
+    parser.add_argument("--over", metavar="NAME", default="SAC", help="and beside this one")
     options = parser.parse_args()
     th.set_num_threads(1)
     if options.rates:
-        print_table(rates(options.rounds, options.steps, "cpu", ["SAC", *options.rates]))
+        names = list(dict.fromkeys(["SAC", options.over, *options.rates]))
+        print_table(rates(options.rounds, options.steps, "cpu", names, options.over))
         return
     if options.memory_of:
         make(options.memory_of).learn(300, reset_num_timesteps=False)

@@ -20,13 +20,18 @@ ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {
     "TQC": TQC,
     "CrossQ": CrossQ,
     "RFMFlow": sb3_rfm.RFMFlow,
+    "SAC, LayerNorm": sb3_rfm.SAC,
+    "RFMFlow, LayerNorm": sb3_rfm.RFMFlow,
     "RFMFlow, delay 3": sb3_rfm.RFMFlow,
     "RFMFlow, one step": sb3_rfm.RFMFlow,
     "RFMFlow, full": sb3_rfm.RFMFlow,
     "RFMDiffusion": sb3_rfm.RFMDiffusion,
     "QSM": sb3_rfm.QSM,
 }
+LAYER_NORM = {"policy_kwargs": {"critic_kwargs": {"layer_norm": True}}}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "SAC, LayerNorm": LAYER_NORM,
+    "RFMFlow, LayerNorm": LAYER_NORM,
     "RFMFlow, delay 3": {"policy_delay": 3},
     "RFMFlow, one step": {"one_step_policy": True, "sampling_steps": 8, "time_shift": 4.0},
     "RFMFlow, full": {  # the defaults before they were chosen by return a minute
@@ -64,16 +69,17 @@ def make(name: str, **changes: Any) -> OffPolicyAlgorithm:
     ``action_dim`` that of a blank environment in cheetah's place.
     """
     width, action_dim = changes.pop("width", 256), changes.pop("action_dim", None)
+    own = SETTINGS.get(name, {})
     settings = {
+        **own,
         "learning_starts": WARM_UP - 20,
         "buffer_size": 10_000,
         "batch_size": 256,
         "seed": 0,
         "device": "cpu",
-        "policy_kwargs": {"net_arch": [width, width]},
+        "policy_kwargs": {"net_arch": [width, width], **own.get("policy_kwargs", {})},
         **changes,
     }
-    settings = {**SETTINGS.get(name, {}), **settings}
     env = sb3_rfm.make_dmc("cheetah-run", seed=0) if action_dim is None else Blank(action_dim)
     return ({**ALGORITHMS, **SLOW}[name])("MlpPolicy", env, **settings).learn(WARM_UP)
 

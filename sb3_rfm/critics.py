@@ -12,6 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
+from sb3_rfm.critic_gradients import gradient_rule
 from sb3_rfm.critic_networks import CriticNetwork, mlp_network, simba_network
 from sb3_rfm.observations import NormalizedInputs, ObservationNormalizer
 from sb3_rfm.sampling.registry import require
@@ -196,13 +197,42 @@ class Critic(NormalizedInputs, ContinuousCritic):
         options, input_dim = options or CriticOptions(), features_dim + get_action_dim(action_space)
         self.normalizes_values = options.normalizes_values
         self.register_buffer("unit", th.ones(()), persistent=options.normalizes_values)
-        for index in range(n_critics):
-            network = options.build(input_dim, net_arch, activation_fn)
-            if self.normalizes_values:
+        networks = [options.build(input_dim, net_arch, activation_fn) for _ in range(n_critics)]
+        if self.normalizes_values:
+            for network in networks:
                 for parameter in network[-1].parameters():
                     nn.init.zeros_(parameter)
+        self.use(networks)
+
+    def use(self, networks: Sequence[nn.Module]) -> None:
+        """
+        Take networks, in the place of those that it has, and decide how to evaluate them: by hand
+        where all are rectifier networks, else by automatic differentiation.
+
+        :param networks: ``n_critics`` of them, called like
+            :class:`sb3_rfm.critic_networks.CriticNetwork`
+        :raises ValueError: another number of networks
+        """
+        require(len(networks) == self.n_critics, "networks", len(networks), f"{self.n_critics}")
+        self.q_networks = list(networks)
+        for index, network in enumerate(networks):
             self.add_module(f"qf{index}", network)
-            self.q_networks.append(network)
+        self.gradient_rule = gradient_rule(networks)
+
+    def value_and_action_gradient(
+        self, features: Tensor, actions: Tensor, mean: bool = False, bfloat16: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """
+        The smallest of the networks' values, and its gradient in the action.
+
+        :param features: of the observations, (B, F)
+        :param actions: in [-1, 1], (*S, B, D)
+        :param mean: the mean of the values instead
+        :param bfloat16: whether the layers between the first and the last run in bfloat16
+        :return: (*S, B) and (*S, B, D), without a graph
+        """
+        value, gradient = self.gradient_rule(self.q_networks, features, actions, mean, bfloat16)
+        return self.unit * value, self.unit * gradient
 
     def forward(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, ...]:
         """

@@ -17,7 +17,14 @@ PACKAGE = "sb3_rfm"
 # (the command line, environments, runs, plots, the public names) is the top.
 LAYERS: list[set[str]] = [
     {"sampling"},
-    {"networks", "observations", "critic_networks", "critics"},
+    {
+        "networks",
+        "observations",
+        "hidden_layers",
+        "critic_networks",
+        "critic_gradients",
+        "critics",
+    },
     {"common"},
     {"rfm_flow", "rfm_diffusion", "baselines"},
 ]

@@ -66,7 +66,7 @@ def model(algorithm: Any, **changes: Any) -> Any:
         **changes,
     )
     for critic in (one.critic, one.critic_target):
-        critic.q_networks = nn.ModuleList([KnownQ(), KnownQ()])
+        critic.use([KnownQ(), KnownQ()])
     return one
 
 

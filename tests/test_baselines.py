@@ -59,7 +59,7 @@ def regression(
     recorded = Recorded(one.learner.estimator)
     learner = replace(one.learner, estimator=recorded)
     with th.no_grad():
-        material = learner.material(obs, actions)
+        material = learner.material(one.actor.field(obs), obs, actions)
         problem, _ = learner.regression(obs, material)
     assert th.equal(material.replayed, actions)  # the flow lives where the actions do
     if len(problem.t) == 1:
@@ -299,7 +299,7 @@ def test_equal_values_weigh_nothing() -> None:
     """Rounding must not make an advantage negative: its root would be NaN."""
     q = th.full((9, 1000), 0.1) + 1e-9 * th.rand(1000)
     points = th.zeros(9, 1000, 1)
-    material = Material(th.zeros(1000, 1), points, points, q, th.tensor(0.1))
+    material = Material(th.zeros(1000, 1), points, points, q, th.tensor(0.1), th.zeros(1000, 0))
     assert (q.amax(0) - q.mean(0)).min() < 0  # a premise
     _, weights = Advantage()(material)
     assert weights.min() >= 0

@@ -4,7 +4,6 @@ points of the flow.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,20 +11,11 @@ import torch as th
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
-from torch.nn import functional as F
 
-from sb3_rfm.common.choices import take
-from sb3_rfm.critic_networks import CriticNetwork
-from sb3_rfm.sampling.devices import on_host
-from sb3_rfm.sampling.posteriors import value_and_gradient
+from sb3_rfm.critic_gradients import network_values, one_value
+from sb3_rfm.critics import Critic
 from sb3_rfm.sampling.registry import Registry
 from sb3_rfm.sampling.supports import Support
-
-N_SIZES = 8
-"""
-Sizes to which the rows of one critic are padded: oneDNN compiles a bfloat16 product for every new
-size, and keeps a thousand of them.
-"""
 
 N_UNIFORM = 4
 """Uniform actions a state by which the spread of Q over the box is estimated."""
@@ -54,8 +44,7 @@ def q_values(
     :param bfloat16: whether the layers between the first and the last run in bfloat16
     :return: (C, *S, B)
     """
-    values = [network(features, actions, bfloat16) for network in critic.q_networks]
-    return critic.unit * th.stack(values).squeeze(-1)
+    return critic.unit * network_values(critic.q_networks, features, actions, bfloat16)
 
 
 def minimum_q(
@@ -97,60 +86,6 @@ def spread_over_box(
     return deviation / math.sqrt(action_dim)
 
 
-@th.no_grad()
-def minimum_q_and_gradient(
-    networks: Sequence[CriticNetwork], features: Tensor, actions: Tensor, bfloat16: bool = False
-) -> tuple[Tensor, Tensor]:
-    """
-    The smallest of the values of rectifier networks, and its gradient in the action.
-
-    What automatic differentiation gives, with a backward pass through one network for each action:
-    the one whose value is the smallest (at a tie the first; autograd takes the mean). On a GPU the
-    pass goes through all of them: to sort the actions it would have to wait.
-
-    :param networks: C critics for which ``is_rectifier`` holds
-    :param features: :func:`critic_features`, (B, F)
-    :param actions: in [-1, 1], (*S, B, D)
-    :param bfloat16: see :func:`q_values`
-    :return: (*S, B) and (*S, B, D)
-    """
-    hidden = [network.hidden_layers(features, actions, bfloat16) for network in networks]
-    values = [
-        network[-1](layers[-1].to(actions.dtype))
-        for network, layers in zip(networks, hidden, strict=True)
-    ]
-    minimum, smallest = th.cat(values, dim=-1).min(-1)
-    layers_rows = [[h.flatten(0, -2) for h in layers] for layers in hidden]
-    return minimum, _gradients(networks, layers_rows, smallest.flatten(), actions)
-
-
-def _gradients(
-    networks: Sequence[CriticNetwork], hidden: list[list[Tensor]], chosen: Tensor, actions: Tensor
-) -> Tensor:
-    """
-    The gradient in each action of the network that is chosen for it.
-
-    :param networks: C critics
-    :param hidden: their hidden layers, (N, width) each
-    :param chosen: the network's index, (N)
-    :param actions: in [-1, 1], (*S, D), N of them
-    :return: (*S, D)
-    """
-    dim = actions.shape[-1]
-    pairs = list(zip(networks, hidden, strict=True))
-    if not on_host(actions):
-        each = th.stack([network.action_gradient(layers, dim) for network, layers in pairs])
-        return take(each, chosen).view(actions.shape)
-    gradient = actions.new_empty(actions.shape)
-    rows, part = gradient.view(-1, dim), math.ceil(len(chosen) / N_SIZES)
-    for index, (network, layers) in enumerate(pairs):
-        own = (chosen == index).nonzero().squeeze(-1)
-        padded = F.pad(own, (0, -len(own) % part))
-        chosen_layers = [layer.index_select(0, padded) for layer in layers]
-        rows[own] = network.action_gradient(chosen_layers, dim)[: len(own)]
-    return gradient
-
-
 @dataclass(frozen=True)
 class CriticView:
     """
@@ -170,7 +105,7 @@ class CriticView:
         :param values: (C, *S, B)
         :return: (*S, B)
         """
-        return values.mean(0) if self.mean else values.amin(0)
+        return one_value(values, self.mean)
 
 
 CRITIC_VIEWS = Registry[CriticView](
@@ -199,7 +134,7 @@ class Boltzmann:
     :param view: which value of the critics
     """
 
-    critic: ContinuousCritic
+    critic: Critic
     features: Tensor
     temperature: Tensor
     support: Support
@@ -218,16 +153,15 @@ class Boltzmann:
     @th.no_grad()
     def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """
-        The log-density and its gradient, by :func:`minimum_q_and_gradient` where that holds.
+        The log-density and its gradient, by the critic's own rule
+        (:meth:`sb3_rfm.critics.Critic.value_and_action_gradient`).
 
         :param x: points, (*S, B, D)
         :return: (*S, B) and (*S, B, D), without a graph
         """
-        every = self.critic.q_networks
-        networks = [n for n in every if isinstance(n, CriticNetwork) and n.is_rectifier]
-        if self.view.mean or len(networks) < len(every):
-            return value_and_gradient(self, x)
         judged = self.support.to_judged(x)
-        q, gradient = minimum_q_and_gradient(networks, self.features, judged, self.bfloat16)
+        q, gradient = self.critic.value_and_action_gradient(
+            self.features, judged, self.view.mean, self.bfloat16
+        )
         score = self.support.score_of_point(x, judged, gradient / self.temperature)
         return q / self.temperature + self.support.log_det(x), score

@@ -25,6 +25,7 @@ class Material:
     :param points: where the flow carries it, (M, B, D)
     :param q: their values, (M, B)
     :param temperature: lambda, ()
+    :param features: the critic's, of the states, (B, F); none where nothing asks the critic
     """
 
     replayed: Tensor
@@ -32,6 +33,7 @@ class Material:
     points: Tensor
     q: Tensor
     temperature: Tensor
+    features: Tensor
 
 
 class Examples(ABC):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import torch as th
-from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from torch import Tensor
 from torch.nn import functional as F
@@ -90,6 +89,11 @@ class Learner:
         tuned = self.target_entropy is not None
         return self.examples.from_policy or guided or tuned or self.policy.actor.flow.one_step
 
+    @property
+    def needs_critic(self) -> bool:
+        """Whether the actor's update asks the critic, and not the target critic alone."""
+        return self.needs_candidates or not self.critic_view.target
+
     def candidates(self, field: Field, n_candidates: int) -> Tensor:
         """
         Points that a network draws.
@@ -110,17 +114,6 @@ class Learner:
         :return: (M, B, D)
         """
         return self.policy.actor.ends(replace(field, bfloat16=self.bfloat16), starts, solver)
-
-    def q_of_actions(self, actions: Tensor, obs: PyTorchObs, critic: ContinuousCritic) -> Tensor:
-        """
-        The critics' smallest value for each action.
-
-        :param actions: in [-1, 1], (M, B, D)
-        :param obs: B observations
-        :param critic: the critic that judges
-        :return: (M, B)
-        """
-        return minimum_q(critic, critic_features(critic, obs), actions, self.bfloat16)
 
     def descend(
         self, optimizer: th.optim.Optimizer, loss: Tensor, max_grad_norm: float | None = None
@@ -185,7 +178,8 @@ class Learner:
             )
             info = {"rfm/policy_entropy": -log_pi.mean()}
         actions = self.target_noise(flow.support.to_action(points), temperature)
-        q = self.q_of_actions(actions, obs, self.policy.critic_target)
+        critic = self.policy.critic_target
+        q = minimum_q(critic, critic_features(critic, obs), actions, self.bfloat16)
         if self.divergence is None:
             value = flow.choice.value(q, temperature)
         else:
@@ -204,10 +198,10 @@ class Learner:
         actor = self.policy.actor
         n_states = max(1, len(actions) // self.n_times)
         obs, actions = first_states(obs, n_states), actions[:n_states]
-        with th.no_grad():
-            material = self.material(obs, actions)
-            problem, info = self.regression(obs, material)
         field = actor.field(obs)
+        with th.no_grad():
+            material = self.material(field, obs, actions)
+            problem, info = self.regression(obs, material)
         prediction = field.network(field.condition, problem.x_t, problem.t)
         loss = F.mse_loss(problem.scale * prediction, problem.scale * problem.target)
         info = {"train/actor_loss": loss.detach(), **info}
@@ -256,10 +250,11 @@ class Learner:
         problem = Regression(x_t, t, target, scale * weight.unsqueeze(-1).sqrt())
         return problem, {**info, "rfm/target_norm": target.square().mean().sqrt()}
 
-    def material(self, obs: PyTorchObs, actions: Tensor) -> Material:
+    def material(self, field: Field, obs: PyTorchObs, actions: Tensor) -> Material:
         """
         What the regression can be made of.
 
+        :param field: the flow's velocity field at B states
         :param obs: B observations
         :param actions: what was done there, in [-1, 1], (B, D)
         :return: the points of the actions and, where anything needs them, the policy's candidates
@@ -269,14 +264,14 @@ class Learner:
         replayed = flow.support.from_action(actions)
         starts = points = replayed.new_empty(0, *replayed.shape)
         q = replayed.new_empty(0, len(replayed))
+        features = critic_features(critic, obs) if self.needs_critic else replayed[:, :0]
         if self.needs_candidates:
-            field = actor.field(obs)
             starts = actor.starts(field, flow.n_training_candidates)
             # what is distilled is a function of the noise: noise of the solver's own is left out
             solver = flow.solver.deterministic() if flow.one_step else flow.solver
             points = self.ends(field, starts, solver)
-            q = self.q_of_actions(flow.support.to_action(points), obs, critic)
-        return Material(replayed, starts, points, q, actor.temperature())
+            q = minimum_q(critic, features, flow.support.to_action(points), self.bfloat16)
+        return Material(replayed, starts, points, q, actor.temperature(), features)
 
     def posterior(
         self, obs: PyTorchObs, coefficients: Coefficients, x_t: Tensor, material: Material
@@ -287,13 +282,16 @@ class Learner:
         :param obs: B observations
         :param coefficients: the interpolant, (T, B, 1) each
         :param x_t: (T, B, D)
-        :param material: the policy's candidates, as a guide
+        :param material: the policy's candidates, as a guide, and the critic's features
         :return: the posterior of (T, B) points; of (B) for a single time
         """
-        critic = self.policy.critic_target if self.critic_view.target else self.policy.critic
+        critic, features = self.policy.critic, material.features
+        if self.critic_view.target:
+            critic = self.policy.critic_target
+            features = critic_features(critic, obs)
         law = Boltzmann(
             critic,
-            critic_features(critic, obs),
+            features,
             material.temperature,
             self.policy.actor.flow.support,
             self.bfloat16,
