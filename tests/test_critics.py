@@ -265,7 +265,8 @@ def test_a_move_of_the_unit_changes_no_value_and_reaches_the_values_size() -> No
         move_unit((one, target), before[0])
     for critics, values in zip((one, target), before, strict=True):
         assert critics.unit.item() == pytest.approx(size.item() / OUTPUT_RMS, rel=1e-3)
-        assert th.allclose(q_values(critics, features, actions), values, rtol=1e-3)
+        drift = q_values(critics, features, actions) - values
+        assert drift.abs().max() < 1e-3 * size
     assert th.cat(one(th.rand(5, 3), th.rand(5, 2))).abs().max() < 10 * size
 
 
