@@ -24,7 +24,7 @@ NETWORKS: dict[str, Callable[[int, list[int], type[nn.Module], bool], CriticNetw
 
 OUTPUT_RMS = 20.0
 """Root mean square of what the networks of a critic with a unit of its own learn to give."""
-UNIT_RATE = 0.01
+UNIT_RATE = 0.05
 """Share of the way to the latest batch's that the logarithm of that unit goes, an update."""
 LEAST_UNIT = 1e-12
 """Where values are zero, for want of any reward so far, the unit stays above this."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from sb3_rfm.sampling.registry import require
 
-NORMALIZE_OBSERVATIONS = False
-"""Whether policies normalise observations unless they are told."""
+NORMALIZE_OBSERVATIONS = True
+"""Whether policies normalise observations unless they are told; SAC's do not."""
 PRIOR_STEPS = 1000.0
 """Weight of the mean of 0 and the variance of 1 that statistics start from, in observations."""
 CLIP = 10.0

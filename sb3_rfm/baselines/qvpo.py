@@ -34,4 +34,5 @@ class QVPO(BoltzmannAlgorithm):
         candidate_choice="best",
         policy_delay=1,
         policy_tau=0.005,
+        temperature=0.02,  # which nothing uses: one that moves would cost evaluations of Q
     )

@@ -13,7 +13,6 @@ from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.choices import choose, take
 from sb3_rfm.critics import PLAIN, Critic, CriticOptions
 from sb3_rfm.observations import (
-    NORMALIZE_OBSERVATIONS,
     NormalizedInputs,
     ObservationNormalizer,
     make_normalizer,
@@ -129,7 +128,7 @@ class SACPolicy(policies.SACPolicy):
         self,
         *args: Any,
         critic_kwargs: dict[str, Any] | None = None,
-        normalize_observations: bool = NORMALIZE_OBSERVATIONS,
+        normalize_observations: bool = False,
         n_candidates: int = 1,
         n_eval_candidates: int = 1,
         **kwargs: Any,

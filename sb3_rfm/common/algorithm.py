@@ -46,16 +46,17 @@ from sb3_rfm.sampling.solvers import SolverLike
 from sb3_rfm.sampling.supports import SupportLike
 
 
-def critic_of_before(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+def policy_of_before(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
     """
-    What the critics' options were in a model that was saved before LayerNorm was their default.
+    What the policy's defaults were in a model that was saved before LayerNorm in the critics and
+    normalised observations were defaults.
 
     :param policy_kwargs: the saved model's
-    :return: ``critic_kwargs`` that build the networks that it had
+    :return: arguments that build the networks that it had
     """
     given = policy_kwargs.get("critic_kwargs") or {}
     plain = {} if given.get("network", "mlp") != "mlp" else {"layer_norm": False}
-    return {"critic_kwargs": {**plain, **given}}
+    return {"normalize_observations": False, "critic_kwargs": {**plain, **given}}
 
 
 SelfBoltzmann = TypeVar("SelfBoltzmann", bound="BoltzmannAlgorithm")
@@ -280,7 +281,7 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         if self.replay_buffer_class is NStepReplayBuffer and self.replay_buffer_kwargs == chosen:
             self.replay_buffer_class = None  # SB3's choice, saved: it would take it for the user's
         user_kwargs = self.policy_kwargs
-        earlier = {} if self.has_sound_critic else critic_of_before(user_kwargs)
+        earlier = {} if self.has_sound_critic else policy_of_before(user_kwargs)
         self.policy_kwargs = {**user_kwargs, **earlier, "flow": self.choices.flow()}
         super()._setup_model()
         self.policy_kwargs = user_kwargs

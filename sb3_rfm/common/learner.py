@@ -28,7 +28,7 @@ from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, Posterior
 from sb3_rfm.sampling.solvers import Solver
 
-SPREAD_RATE = 0.01
+SPREAD_RATE = 0.02
 """Share of the way to the latest batch's that the logarithm of the spread of Q goes, an update."""
 
 

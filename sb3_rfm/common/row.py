@@ -50,7 +50,7 @@ class Row:
     """
 
     critic_learning_rate: float | Schedule = 1e-3
-    temperature: TemperatureLike = 0.02
+    temperature: TemperatureLike = "relative_0.3"
     target_entropy: str | float = "auto"
     estimator: EstimatorLike = "bounded"
     n_particles: int = 16

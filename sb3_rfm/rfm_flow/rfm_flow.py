@@ -1,6 +1,6 @@
 """RFMFlow: the straight path from noise to action, integrated as an ODE."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.row import Row
@@ -33,7 +33,8 @@ class RFMFlow(BoltzmannAlgorithm):
     )
 
 
-AUTHORS = {
+AUTHORS: dict[str, Any] = {
+    "temperature": 0.02,
     "estimator": "diagonal_centred",
     "support": "tanh",
     "parametrization": "velocity",
@@ -44,6 +45,7 @@ AUTHORS = {
     "sampling_steps": 10,
     "policy_delay": 1,
     "learning_starts": 10_000,
+    "policy_kwargs": {"critic_kwargs": {"layer_norm": False}, "normalize_observations": False},
 }
 """
 The authors' released settings that differ from the defaults here (their network is also wider: two
