@@ -74,7 +74,9 @@ class RectifierNetwork(CriticNetwork):
         self.hidden = hidden or ()
 
     def __getitem__(self, index: Any) -> Any:
-        return nn.Sequential(*self)[index]  # a part of it is no such network
+        if isinstance(index, slice):  # a part of it is no such network
+            return nn.Sequential(*self)[index]
+        return super().__getitem__(index)
 
     def forward(
         self, features: Tensor, actions: Tensor | None = None, bfloat16: bool = False

@@ -209,6 +209,8 @@ class Critic(NormalizedInputs, ContinuousCritic):
         Take networks, in the place of those that it has, and decide how to evaluate them: by hand
         where all are rectifier networks, else by automatic differentiation.
 
+        An optimizer that exists already goes on with the parameters of the networks before.
+
         :param networks: ``n_critics`` of them, called like
             :class:`sb3_rfm.critic_networks.CriticNetwork`
         :raises ValueError: another number of networks

@@ -179,6 +179,34 @@ def test_estimation_leaves_gradients_alone() -> None:
     assert all((parameter.grad == 7.0).all() for parameter in one.critic.parameters())
 
 
+@pytest.mark.parametrize(
+    ("changes", "critic", "target"),
+    [
+        ({}, 1, 0),
+        ({"critic_view": "target_min"}, 1, 1),
+        ({"critic_view": "target_min", "examples": "replay", "estimator": "noise"}, 0, 1),
+    ],
+    ids=str,
+)
+def test_an_actors_update_extracts_features_once(
+    changes: dict[str, Any], critic: int, target: int
+) -> None:
+    one = model(**changes)
+    owners = {"actor": one.actor, "critic": one.critic, "target": one.critic_target}
+    calls = dict.fromkeys(owners, 0)
+
+    def counted(name: str) -> Any:
+        def count(*_: Any) -> None:
+            calls[name] += 1
+
+        return count
+
+    for name, owner in owners.items():
+        owner.features_extractor.register_forward_hook(counted(name))
+    one.learner.update_actor(th.rand(8, 3), 2 * th.rand(8, 2) - 1)
+    assert calls == {"actor": 1, "critic": critic, "target": target}
+
+
 def test_choice_has_softmax_probabilities() -> None:
     th.manual_seed(0)
     n_draws, q = 20_000, th.tensor([0.0, 0.1, -0.2, 0.3])
