@@ -87,6 +87,8 @@ class Campaign:
             for item in self._read(progress):
                 show.evaluated(item, items)
             show.update(items)
+        if self.table.unwritten:
+            self.table.write()  # there may be room by now
 
     def _submit(self, item: RunProgress) -> None:
         """
@@ -119,11 +121,10 @@ class Campaign:
         except Exception as error:  # the executor's: it could not begin
             self._fail(item, f"{type(error).__name__}: {error}", show)
         else:
-            if outcome.error:
+            if outcome.finished:
+                self._finish(item, outcome.error, show)
+            elif outcome.error:
                 self._fail(item, outcome.error, show)
-            elif outcome.finished:
-                item.state, item.steps = FINISHED, item.target
-                show.event(f"{item.run.name}: finished")
             elif stop.requested:
                 item.state = STOPPED
             else:
@@ -145,6 +146,19 @@ class Campaign:
         where = "from the start" if steps is None else f"from step {steps}"
         show.event(f"{item.run.name}: {reason}; again {where} (retry {lost} of {self.retries})")
         self._submit(item)
+
+    def _finish(self, item: RunProgress, error: str, show: Display) -> None:
+        """
+        A run has reached its target.
+
+        :param item: the run
+        :param error: what it could not write; empty where that is nothing
+        :param show: the display
+        """
+        item.state, item.steps = FINISHED, item.target
+        if error:
+            self.errors[item.run] = error
+        show.event(f"{item.run.name}: finished{', but ' if error else ''}{error}")
 
     def _fail(self, item: RunProgress, error: str, show: Display) -> None:
         """
