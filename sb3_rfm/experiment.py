@@ -209,8 +209,8 @@ def _train(
     if finished:
         with folder.unwritten.noting(folder.model_file):
             folder.save_final(model)
-    if not checkpoint.stopped and not folder.model_file.exists():
-        checkpoint.save()  # to go on from: to the target, or to the final model
+    if not folder.model_file.exists():
+        checkpoint.save_what_is_left()  # to go on from: to the target, or to the final model
     for env in (model.env, eval_env):
         if env is not None:
             env.close()

@@ -217,6 +217,11 @@ class RunCheckpoint(CheckpointEverything):
         super().save()
         self.folder.unwritten.note(self.folder.checkpoints, self.error)
 
+    def save_what_is_left(self) -> None:
+        """Save the end of training, unless that was tried."""
+        if not self.stopped and self.num_timesteps > self._last:
+            self.save()
+
     def notes(self) -> dict[str, Any]:
         return {"wall_seconds": self.clock.seconds()}
 
