@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from systems import Disk
 from sb3_rfm import cli
 from sb3_rfm.common.locks import FileLock
 from sb3_rfm.common.unwritten import Unwritten
+from sb3_rfm.comparison import executors
 from sb3_rfm.comparison.campaign import Campaign
+from sb3_rfm.comparison.command import _report
 from sb3_rfm.comparison.definition import Comparison, Entry
 from sb3_rfm.comparison.definition_file import (
     FILE,
@@ -41,7 +44,7 @@ from sb3_rfm.comparison.request import combined, define
 from sb3_rfm.comparison.runs import LOG, ComparisonRun, EvaluationTable, by_state, runs_of
 from sb3_rfm.comparison.worker import Outcome, _output_to, carry_out
 from sb3_rfm.evaluations import Evaluation
-from sb3_rfm.experiment import INTERRUPTED, Machine, resume, start
+from sb3_rfm.experiment import INTERRUPTED, UNWRITTEN, Machine, resume, start
 from sb3_rfm.replay import lengthen
 from sb3_rfm.run_callbacks import StopRequest
 from sb3_rfm.run_folder import RunFolder
@@ -364,6 +367,18 @@ def test_a_stop_asks_where_terminate_kills(tmp_path, monkeypatch):
         assert running.result(60) == "saved"
 
 
+def test_ctrl_c_is_the_parents_on_windows_too(monkeypatch):
+    import ctypes
+
+    calls = []
+    kernel = types.SimpleNamespace(SetConsoleCtrlHandler=lambda *given: calls.append(given))
+    windll = types.SimpleNamespace(kernel32=kernel)
+    monkeypatch.setattr(ctypes, "windll", windll, raising=False)
+    monkeypatch.setattr(executors, "sys", types.SimpleNamespace(platform="win32"))
+    executors._leave_ctrl_c_to_the_parent()
+    assert calls == [(None, True)]  # ignore it
+
+
 def test_leaving_kills_what_runs():
     with LocalExecutor(1) as executor:
         running = executor.submit(time.sleep, 100)
@@ -407,7 +422,11 @@ def _campaign(tmp_path, monkeypatch, answers, retries=2):
     )
     with StopRequest() as stop:
         campaign.carry_out(lambda number: executor, stop)
-    return executor, {run.label: error for run, error in campaign.errors.items()}
+    return campaign
+
+
+def _errors(campaign):
+    return {run.label: error for run, error in campaign.errors.items()}
 
 
 def test_the_lost_are_retried_and_the_failed_are_not(tmp_path, monkeypatch, capsys):
@@ -419,10 +438,10 @@ def test_the_lost_are_retried_and_the_failed_are_not(tmp_path, monkeypatch, caps
         "broken": [Outcome(False, "ValueError: no")],
         "unpacked": [TypeError("cannot pickle")],
     }
-    executor, errors = _campaign(tmp_path, monkeypatch, answers)
-    asked = {label: executor.asked.count(label) for label in answers}
+    campaign = _campaign(tmp_path, monkeypatch, answers)
+    asked = {label: campaign._executor.asked.count(label) for label in answers}
     assert asked == {"steady": 1, "unlucky": 3, "hopeless": 3, "broken": 1, "unpacked": 1}
-    assert errors == {
+    assert _errors(campaign) == {
         "hopeless": "lost 3 times, the last time gone",
         "broken": "ValueError: no",
         "unpacked": "TypeError: cannot pickle",
@@ -430,16 +449,21 @@ def test_the_lost_are_retried_and_the_failed_are_not(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     assert f"unlucky on {ENV}, seed 0: gone; again from the start (retry 1 of 2)" in printed
     assert "its process was asked to stop; again from the start (retry 2 of 2)" in printed
-    _, errors = _campaign(tmp_path, monkeypatch, {"a": [WorkerLost("gone")]}, retries=0)
-    assert errors == {"a": "lost 1 times, the last time gone"}
+    campaign = _campaign(tmp_path, monkeypatch, {"a": [WorkerLost("gone")]}, retries=0)
+    assert _errors(campaign) == {"a": "lost 1 times, the last time gone"}
 
 
-def test_what_a_run_could_not_write_is_told(tmp_path, monkeypatch, capsys):
-    lost = "not written: there/log.txt: No space left on device"
-    answers = {"full": [Outcome(True, lost)], "fine": [Outcome(True)]}
-    _, errors = _campaign(tmp_path, monkeypatch, answers)
-    assert errors == {"full": lost}
-    assert f"full on {ENV}, seed 0: finished, but {lost}" in capsys.readouterr().out
+def test_what_runs_could_not_write_is_the_last_word(tmp_path, monkeypatch, capsys):
+    log, model = (f"not written: {name}: No space left on device" for name in ("log", "model"))
+    answers = {
+        "log": [Outcome(True, unwritten=log)],
+        "fine": [Outcome(True)],
+        "model": [Outcome(False, unwritten=model)],  # and not tried again from the start
+    }
+    campaign = _campaign(tmp_path, monkeypatch, answers)
+    assert _errors(campaign) == {"model": model}
+    assert _report(campaign, tmp_path, stopped=False) == UNWRITTEN
+    assert capsys.readouterr().err == f"sb3-rfm: {log}; {model}\n"
 
 
 def test_a_worker_goes_on_without_its_log(tmp_path, monkeypatch):

@@ -104,7 +104,7 @@ def test_folders_are_forced_onto_the_disk_where_that_can_be(error, is_fine, tmp_
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with contextlib.nullcontext() if is_fine else pytest.raises(OSError, match="I/O|Input"):
+    with contextlib.nullcontext() if is_fine else pytest.raises(OSError, match=r"I/O|Input"):
         files.sync_folder(tmp_path)
 
 

@@ -47,6 +47,7 @@ class Unfailing:
 @contextlib.contextmanager
 def unfailing_output() -> Iterator[None]:
     """Make standard output and standard error unfailing."""
-    out, err = Unfailing(sys.stdout), Unfailing(sys.stderr)
+    # None where a program has no such thing
+    out, err = (stream and Unfailing(stream) for stream in (sys.stdout, sys.stderr))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield

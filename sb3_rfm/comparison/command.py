@@ -100,8 +100,8 @@ def _report(campaign: Campaign, folder: Path, stopped: bool) -> int:
         print("To go on with what is not finished:")
         print(f"  {command_line(['sb3-rfm', 'compare', '--folder', where])}")
     print(f"Report:\n  {command_line(['sb3-rfm', 'report', where])}", flush=True)
-    if campaign.table.unwritten:
-        print(f"sb3-rfm: {campaign.table.unwritten}", file=sys.stderr, flush=True)
+    if campaign.unwritten:
+        print(f"sb3-rfm: {'; '.join(campaign.unwritten)}", file=sys.stderr, flush=True)
         return UNWRITTEN
     if stopped:
         return INTERRUPTED

@@ -31,11 +31,13 @@ class Outcome:
     How a run ended.
 
     :param finished: False when it was asked to stop, or failed
-    :param error: why it failed, or what it could not write, in one line; empty when neither
+    :param error: in one line; empty when it did not fail
+    :param unwritten: what it could not write, in one line; empty when that is nothing
     """
 
     finished: bool
     error: str = ""
+    unwritten: str = ""
 
 
 class NoteProgress(BaseCallback):
@@ -82,7 +84,7 @@ def carry_out(run: ComparisonRun, machine: experiment.Machine, command: str) -> 
                 raise
     except Exception as error:
         return Outcome(False, " ".join(f"{type(error).__name__}: {error}".split()))
-    return Outcome(finished, str(folder.unwritten))
+    return Outcome(finished, unwritten=str(folder.unwritten))
 
 
 def _train(run: ComparisonRun, folder: RunFolder, machine: experiment.Machine, command: str) -> int:
