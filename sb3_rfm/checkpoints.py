@@ -26,7 +26,7 @@ from sb3_rfm.checkpoint_files import (
     write_manifest,
     writers_lock,
 )
-from sb3_rfm.common.files import aside, remove_folder, rename, sync_folder
+from sb3_rfm.common.files import aside, naming, remove_folder, rename, sync_folder
 from sb3_rfm.common.locks import Locked
 from sb3_rfm.env_state import EnvironmentNotSaved, capture, capture_wrappers, restore
 from sb3_rfm.replay import close_episode
@@ -148,7 +148,7 @@ def save_checkpoint(
     :raises Locked: another process writes into the folder; it is a ``ValueError``
     """
     target = folder / f"step_{model.num_timesteps}"
-    with writers_lock(folder):
+    with naming(target), writers_lock(folder):
         if target.exists():
             if is_whole(target):
                 return target

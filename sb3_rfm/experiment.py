@@ -194,7 +194,7 @@ def _train(
     print(f"{settings.algo} on {settings.env}, seed {settings.seed}: {folder.path}", flush=True)
     eval_env = make_env(settings, training=False)
     evaluation = EvaluateToCsv(eval_env, settings, folder, clock, stop, _reporter(settings.steps))
-    checkpoint = RunCheckpoint(settings.checkpoint_freq, folder, clock, stop)
+    checkpoint = RunCheckpoint(settings.checkpoint_freq, folder, clock, stop, evaluation)
     every = [*callbacks, evaluation, checkpoint]
     with EventLog(folder.tensorboard / f"{settings.algo}_1", folder.unwritten) as log:
         model.tensorboard_log = str(folder.tensorboard)

@@ -206,14 +206,24 @@ class RunCheckpoint(CheckpointEverything):
     :param folder: of the run
     :param clock: of the run
     :param stop: the request
+    :param evaluation: what a checkpoint is after is to be on the disk before it, where it can
     """
 
-    def __init__(self, every: int, folder: RunFolder, clock: Clock, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        every: int,
+        folder: RunFolder,
+        clock: Clock,
+        stop: StopRequest,
+        evaluation: EvaluateToCsv,
+    ) -> None:
         super().__init__(every or sys.maxsize, folder.checkpoints)
         self.folder, self.clock, self.stop = folder, clock, stop
+        self.evaluation = evaluation
         self.stopped = False
 
     def save(self) -> None:
+        self.evaluation.write()
         super().save()
         self.folder.unwritten.note(self.folder.checkpoints, self.error)
 

@@ -321,7 +321,8 @@ def test_a_run_outlives_a_full_disk(monkeypatch, capsys):
     assert [s.split(":")[0] for s in said if "no checkpoint" in s] == [
         f"no checkpoint at step {step}" for step in steps
     ]
-    assert said.count(f"{folder.csv_file} is not written: No space left on device") == len(steps)
+    lost = f"{folder.csv_file} is not written: No space left on device"
+    assert said.count(lost) == 2 * len(steps)  # with each evaluation, and before each checkpoint
     assert _rows(folder.path, "steps") == [0, 10, 20, 30, 40, 50, 60]
     assert folder.latest_checkpoint().name == "step_60"
     assert not capsys.readouterr().err
@@ -355,7 +356,9 @@ def test_a_run_that_could_not_be_written_names_the_disk(monkeypatch, capsys):
     }
     # where it cannot begin it says so at once, too
     assert cli.main(["run", "--resume", str(folder.path), "--no-progress"]) == UNWRITTEN
-    assert capsys.readouterr().err == "sb3-rfm: run: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err == (
+        f"sb3-rfm: run: [Errno 28] No space left on device: '{folder.csv_file}'\n"
+    )
     disk.error = None
     assert resume(folder.path, QUIET)[1] == 0
     assert _rows(folder.path, "steps") == [0, 30, 60]

@@ -53,7 +53,7 @@ def test_a_write_that_fails_leaves_the_earlier_file(error, tmp_path, monkeypatch
         pytest.raises(OSError, match=r".") as caught,
     ):
         write_whole(path, b"two")
-    assert caught.value.errno == error
+    assert (caught.value.errno, caught.value.filename) == (error, str(path))
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
 

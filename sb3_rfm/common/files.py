@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX, SUFFIX = ".sb3_rfm_", ".unfinished"  # of what is being written
@@ -42,6 +43,22 @@ def remove_unfinished(folder: Path, age: float | None = None) -> None:
                 left.unlink()
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """
+    Have an error of the disk in the ``with`` block name what was to be written, which that of a
+    full disk does not.
+
+    :param path: of the file or folder
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """
     Write a file aside, have it on the disk, and only then give it its name: whoever reads the name
@@ -49,21 +66,22 @@ def write_whole(path: Path, content: bytes) -> None:
 
     :param path: its name; its folder is made if need be, and an earlier file is replaced
     :param content: what it holds
-    :raises OSError: the file cannot be written; nothing is left behind
+    :raises OSError: the file cannot be written; the error names it, and nothing is left behind
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(path.parent, ABANDONED)
     unfinished = aside(path)
-    try:
-        with unfinished.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        rename(unfinished, path)
-        sync_folder(path.parent)
-    finally:
-        with contextlib.suppress(OSError):  # else it would hide why the file was not written
-            unfinished.unlink(missing_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path.parent, ABANDONED)
+        try:
+            with unfinished.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            rename(unfinished, path)
+            sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):  # else it would hide why the file was not written
+                unfinished.unlink(missing_ok=True)
 
 
 def rename(source: Path, target: Path) -> None:

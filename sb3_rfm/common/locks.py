@@ -130,9 +130,11 @@ class FileLock:
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
+            elif msvcrt is not None:
                 file.seek(PLACE)
                 msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         except OSError as error:
             if error.errno not in UNKNOWN:
                 raise
@@ -162,7 +164,7 @@ class FileLock:
 
 def _unlock(file: IO[bytes]) -> None:
     """Windows wants that said; elsewhere closing the file does it."""
-    if fcntl is None:
+    if fcntl is None and msvcrt is not None:
         with contextlib.suppress(OSError):
             file.seek(PLACE)
             msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
