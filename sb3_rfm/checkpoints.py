@@ -61,9 +61,6 @@ class CheckpointEverything(BaseCallback):
         checkpoints of a run that is further on, or one that another process writes into
     """
 
-    error: OSError | Locked | None = None
-    """Why the last try to save failed; None where it did not."""
-
     def __init__(self, save_freq: int, path: str | Path, keep: int = 2, verbose: int = 0) -> None:
         super().__init__(verbose)
         require_int("save_freq", save_freq)
@@ -80,6 +77,13 @@ class CheckpointEverything(BaseCallback):
         """
         return {}
 
+    def note(self, error: Exception | None) -> None:
+        """
+        Called after each try to save.
+
+        :param error: why it failed; None where it did not
+        """
+
     def save(self) -> None:
         """Save now, which has to be between two rollouts; a warning where that fails."""
         assert isinstance(self.model, OffPolicyAlgorithm)
@@ -87,10 +91,10 @@ class CheckpointEverything(BaseCallback):
         try:
             path = save_checkpoint(self.model, self.path, self.keep, self.notes())
         except (OSError, Locked) as error:
-            self.error = error
             warnings.warn(f"no checkpoint at step {self.num_timesteps}: {error}", stacklevel=2)
+            self.note(error)
             return
-        self.error = None
+        self.note(None)
         if self.verbose:
             print(f"Saved {path}")
 
@@ -173,7 +177,8 @@ def _write(model: OffPolicyAlgorithm, folder: Path, notes: dict[str, Any]) -> No
     model.save(file)
     (folder / MODEL).write_bytes(file.getvalue())
     if model.replay_buffer is not None:
-        model.save_replay_buffer(folder / BUFFER)
+        with (folder / BUFFER).open("wb") as buffer:  # to be closed also where that fails
+            model.save_replay_buffer(buffer)
     environment, state = _state(model)
     (folder / STATE).write_bytes(state)
     manifest = {

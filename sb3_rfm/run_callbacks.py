@@ -225,7 +225,9 @@ class RunCheckpoint(CheckpointEverything):
     def save(self) -> None:
         self.evaluation.write()
         super().save()
-        self.folder.unwritten.note(self.folder.checkpoints, self.error)
+
+    def note(self, error: Exception | None) -> None:
+        self.folder.unwritten.note(self.folder.checkpoints, error)
 
     def save_what_is_left(self) -> None:
         """Save the end of training, unless that was tried."""
