@@ -2,18 +2,56 @@
 
 import hashlib
 import json
-import os
+import threading
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
-from sb3_rfm.common.files import write_whole
+from sb3_rfm.common.files import sync_file, write_whole
+from sb3_rfm.common.locks import FileLock
 
 MANIFEST, FORMAT = "manifest.json", 1
+LOCK = "checkpoints.lock"
+
+_LOCKS: "weakref.WeakValueDictionary[tuple[Path, int], FileLock]" = weakref.WeakValueDictionary()
 
 
 class DamagedCheckpoint(ValueError):
     """A file of a checkpoint is missing, cut short or changed; the message names it."""
+
+
+def writers_lock(folder: Path) -> FileLock:
+    """
+    What whoever writes checkpoints into a folder holds.
+
+    A thread trains one model at a time: within one thread it is the same lock, which an exception
+    may have left taken.
+
+    :param folder: of the checkpoints
+    :return: the lock
+    """
+    folder = folder.resolve()
+    key = folder, threading.get_ident()
+    lock = _LOCKS.get(key)
+    if lock is None:
+        lock = FileLock(folder / LOCK, "another process writes checkpoints here")
+        _LOCKS[key] = lock
+    return lock
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """
+    Whether training can go on from a checkpoint.
+
+    :param checkpoint: its folder
+    :return: False where a file is missing or not what was saved
+    """
+    try:
+        verify(checkpoint)
+    except DamagedCheckpoint:
+        return False
+    return True
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -121,6 +159,5 @@ def _sha256(path: Path) -> str:
 
 def _onto_the_disk(path: Path) -> dict[str, Any]:
     """Force a file onto the disk; its size and sum."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(path)
     return {"bytes": path.stat().st_size, "sha256": _sha256(path)}

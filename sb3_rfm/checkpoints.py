@@ -3,6 +3,8 @@ Checkpoints from which training goes on as if it had never stopped, written so t
 disk or damaged file costs more than the last of them.
 """
 
+import contextlib
+import io
 import random
 import shutil
 import warnings
@@ -17,12 +19,15 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_rfm.checkpoint_files import (
     checkpoints_in,
+    is_whole,
     latest_checkpoint,
     read_manifest,
     steps_of,
     write_manifest,
+    writers_lock,
 )
-from sb3_rfm.common.files import sync_folder
+from sb3_rfm.common.files import aside, naming, remove_folder, rename, sync_folder
+from sb3_rfm.common.locks import Locked
 from sb3_rfm.env_state import EnvironmentNotSaved, capture, capture_wrappers, restore
 from sb3_rfm.replay import close_episode
 from sb3_rfm.run_folder import versions
@@ -41,7 +46,9 @@ class CheckpointEverything(BaseCallback):
     A checkpoint is a folder ``step_<steps>`` with a manifest of sizes and SHA-256 sums. It is
     written aside, forced to the disk and then renamed. It is taken between two rollouts, when all
     that was collected is stored and trained on. Where writing fails (a full disk) a warning says
-    so, training goes on, and the earlier checkpoints stay.
+    so, training goes on, the earlier checkpoints stay, and the next is tried when it is due.
+
+    The folder is locked while training goes on: no other process writes into it.
 
     What starts anew: the walk of an ``OrnsteinUhlenbeckActionNoise`` (SB3 resets it in ``learn``),
     other callbacks, and the log's clock.
@@ -51,7 +58,7 @@ class CheckpointEverything(BaseCallback):
     :param keep: how many to keep, at least 1; with 2, one may be damaged later
     :param verbose: 1 to say when one is saved
     :raises ValueError: a number that is not allowed; when training starts, a folder with
-        checkpoints of a run that is further on
+        checkpoints of a run that is further on, or one that another process writes into
     """
 
     def __init__(self, save_freq: int, path: str | Path, keep: int = 2, verbose: int = 0) -> None:
@@ -70,25 +77,42 @@ class CheckpointEverything(BaseCallback):
         """
         return {}
 
+    def note(self, error: Exception | None) -> None:
+        """
+        Called after each try to save.
+
+        :param error: why it failed; None where it did not
+        """
+
     def save(self) -> None:
         """Save now, which has to be between two rollouts; a warning where that fails."""
         assert isinstance(self.model, OffPolicyAlgorithm)
+        self._last = self.num_timesteps  # whatever comes of it: the next is due in its time
         try:
             path = save_checkpoint(self.model, self.path, self.keep, self.notes())
-        except OSError as error:
+        except (OSError, Locked) as error:
             warnings.warn(f"no checkpoint at step {self.num_timesteps}: {error}", stacklevel=2)
+            self.note(error)
             return
-        self._last = self.num_timesteps
+        self.note(None)
         if self.verbose:
             print(f"Saved {path}")
 
     def _is_due(self) -> bool:
         return self.num_timesteps // self.save_freq > self._last // self.save_freq
 
+    def _is_due_at_the_end(self) -> bool:
+        return self.num_timesteps > self._last
+
     def _on_training_start(self) -> None:
         self._last = self.num_timesteps
-        ahead = [p.name for p in checkpoints_in(self.path) if steps_of(p) > self.num_timesteps]
+        self._lock = writers_lock(self.path)
+        with contextlib.suppress(OSError):  # it will be said when a checkpoint cannot be written
+            self._lock.take()
+        later = [p for p in checkpoints_in(self.path) if steps_of(p) > self.num_timesteps]
+        ahead = [p.name for p in later if is_whole(p)]  # what is damaged will be replaced
         if ahead:
+            self._lock.drop()
             raise ValueError(
                 f"path must be a folder without checkpoints of a run further on than step "
                 f"{self.num_timesteps}; got {self.path} with {', '.join(ahead)}: go on from there "
@@ -108,8 +132,9 @@ class CheckpointEverything(BaseCallback):
 
     def _on_training_end(self) -> None:
         # where a callback broke a rollout off, the step under way is not in the buffer
-        if self._between_rollouts and self.num_timesteps > self._last:
+        if self._between_rollouts and self._is_due_at_the_end():
             self.save()
+        self._lock.drop()
 
 
 def save_checkpoint(
@@ -124,34 +149,46 @@ def save_checkpoint(
     :param notes: plain values to write in the manifest
     :return: the checkpoint's folder
     :raises OSError: it cannot be written; the earlier checkpoints stay
+    :raises Locked: another process writes into the folder; it is a ``ValueError``
     """
     target = folder / f"step_{model.num_timesteps}"
-    if target.exists():
-        return target
-    aside = folder / "unfinished"
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        model.save(aside / MODEL)
-        if model.replay_buffer is not None:
-            model.save_replay_buffer(aside / BUFFER)
-        environment, state = _state(model)
-        (aside / STATE).write_bytes(state)
-        manifest = {
-            "algorithm": type(model).__name__,
-            "steps": model.num_timesteps,
-            "environment": environment,
-            "versions": versions(),
-            "notes": notes or {},
-        }
-        write_manifest(aside, manifest)
-        aside.rename(target)
-        sync_folder(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    for path in checkpoints_in(folder)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+    with naming(target), writers_lock(folder):
+        if target.exists():
+            if is_whole(target):
+                return target
+            remove_folder(target)
+        unfinished = aside(target)
+        try:
+            unfinished.mkdir()
+            _write(model, unfinished, notes or {})
+            rename(unfinished, target)
+            sync_folder(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        earlier = [p for p in checkpoints_in(folder) if steps_of(p) < model.num_timesteps]
+        for path in earlier[: max(len(earlier) + 1 - keep, 0)]:
+            remove_folder(path)
     return target
+
+
+def _write(model: OffPolicyAlgorithm, folder: Path, notes: dict[str, Any]) -> None:
+    """Everything into a folder, and onto the disk."""
+    file = io.BytesIO()  # torch makes something else of an OSError in the midst of its writing
+    model.save(file)
+    (folder / MODEL).write_bytes(file.getvalue())
+    if model.replay_buffer is not None:
+        with (folder / BUFFER).open("wb") as buffer:  # to be closed also where that fails
+            model.save_replay_buffer(buffer)
+    environment, state = _state(model)
+    (folder / STATE).write_bytes(state)
+    manifest = {
+        "algorithm": type(model).__name__,
+        "steps": model.num_timesteps,
+        "environment": environment,
+        "versions": versions(),
+        "notes": notes,
+    }
+    write_manifest(folder, manifest)
 
 
 def load_checkpoint(

@@ -2,13 +2,14 @@
 
 import difflib
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sb3_rfm.cli_parsers import compare_parser, plot_parser, report_parser, run_parser
+from sb3_rfm.common.shell import command_line
+from sb3_rfm.common.streams import unfailing_output
 
 if TYPE_CHECKING:
     from sb3_rfm.comparison.executors import Executor
@@ -51,7 +52,7 @@ def run(arguments: list[str]) -> int:
     ``sb3-rfm run``: one training run.
 
     :param arguments: what follows the command's name
-    :return: exit code: 0, or 130 when it was stopped
+    :return: exit code: 0; 1 when something could not be written; 130 when it was stopped
     """
     from sb3_rfm import experiment
     from sb3_rfm.hyperparams import parse_overrides
@@ -75,7 +76,7 @@ def run(arguments: list[str]) -> int:
     parent = given.pop("folder", Path("runs"))
     given["hyperparams"] = parse_overrides(given.get("hyperparams", []))
     settings = RunSettings(**{"algo": "rfm_flow"} | given)
-    command = shlex.join(["sb3-rfm", "run", *arguments])
+    command = command_line(["sb3-rfm", "run", *arguments])
     return experiment.start(settings, parent, machine, command)[1]
 
 
@@ -127,7 +128,7 @@ def compare(arguments: list[str]) -> int:
         given["hyperparams"] = parse_overrides(given["hyperparams"])
     request = combined(file, given)
     folder = Path(request.get("folder") or "runs/comparison")
-    command = shlex.join(["sb3-rfm", "compare", *arguments])
+    command = command_line(["sb3-rfm", "compare", *arguments])
     return carry_out(request, folder, _executor(jobs, ray), machine, retries, command)
 
 
@@ -164,7 +165,7 @@ def report(arguments: list[str]) -> int:
     from sb3_rfm.comparison.scores import parse_ranges
 
     options["ranges"] = parse_ranges(options.pop("normalise"))
-    command = shlex.join(["sb3-rfm", "report", *arguments])
+    command = command_line(["sb3-rfm", "report", *arguments])
     path, text = write_report(command=command, **options)
     print(text)
     print(f"Written to {path}")
@@ -238,7 +239,8 @@ def main(argv: list[str] | None = None) -> int:
         hint = f" (did you mean {close[0]}?)" if close else ""
         return _fail(f"unknown command {command!r}{hint}; one of {', '.join(COMMANDS)}", 2)
     try:
-        return COMMANDS[command](rest)
+        with unfailing_output():
+            return COMMANDS[command](rest)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
     except ImportError as error:
@@ -251,6 +253,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"{command}: {error}", 1)
     except (ValueError, FileNotFoundError) as error:  # a failure of training is a RuntimeError
         return _fail(f"{command}: {error}", 2)
+    except OSError as error:  # a full disk, a folder that may not be written to
+        return _fail(f"{command}: {error}", 1)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _read_npz(path: Path) -> list[dict[str, Any]]:
     found = list(path.parent.glob("*/args.yml"))
     if len(found) != 1:
         return []
-    arguments = yaml.load(found[0].read_text(), _ArgsLoader)
+    arguments = yaml.load(found[0].read_text("utf-8"), _ArgsLoader)
     with np.load(path) as data:
         steps, returns = data["timesteps"], data["results"].mean(axis=1)
     curve = {

@@ -57,7 +57,7 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     """
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
         if missing:

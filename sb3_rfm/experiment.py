@@ -1,12 +1,13 @@
 """One training run with everything on the disk: ``sb3-rfm run``."""
 
 import math
-import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sb3_rfm.common.shell import command_line
 from sb3_rfm.evaluations import Evaluation
 from sb3_rfm.hyperparams import algorithm_class
 from sb3_rfm.replay import lengthen
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sb3_rfm.run_callbacks import Clock, StopRequest
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+UNWRITTEN = 1  # exit code of a run that did what it could, and could not write all of it
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,10 @@ def start(
     :param command: noted in ``config.yml``
     :param folder: one that is there already, and holds no run, in place of a new one in ``parent``
     :param callbacks: called at each step, besides the run's own
-    :return: the folder, and the exit code: 0, or 130 when it was stopped
+    :return: the folder, and the exit code: 0; 130 when it was stopped; 1 when something that it
+        leaves behind could not be written, which ``folder.unwritten`` names
     :raises ValueError: when the environment or a hyperparameter is unknown
+    :raises OSError: when the folder cannot be made
     """
     import torch as th
 
@@ -71,19 +75,20 @@ def start(
     with StopRequest() as stop:
         model, hyperparams = make_model(settings, machine.device)
         folder = folder or RunFolder.create(parent, settings.folder_name())
-        folder.write_config(
-            {
-                "command": command,
-                "settings": asdict(settings),
-                "hyperparameters": hyperparams,
-                "versions": versions(),
-            }
-        )
-        return folder, _train(model, folder, settings, machine, clock, stop, callbacks)
+        with folder.lock:
+            folder.write_config(
+                {
+                    "command": command,
+                    "settings": asdict(settings),
+                    "hyperparameters": hyperparams,
+                    "versions": versions(),
+                }
+            )
+            return folder, _train(model, folder, settings, machine, clock, stop, callbacks)
 
 
 def resume(
-    path: Path,
+    path: Path | RunFolder,
     machine: Machine = Machine(),
     steps: int | None = None,
     callbacks: "Sequence[BaseCallback]" = (),
@@ -94,15 +99,38 @@ def resume(
     Training goes on bit for bit as an unbroken run would have (on a CPU), where the environment
     can be saved; else with a new episode. See :func:`sb3_rfm.checkpoints.load_checkpoint`.
 
-    :param path: the run's folder
+    :param path: the run's folder; as an object where the caller has locked it
     :param machine: device, threads, progress bar
     :param steps: a new target, not before the run's own; the replay buffer grows with it
     :param callbacks: called at each step, besides the run's own
-    :return: the folder, and the exit code: 0, or 130 when it was stopped
+    :return: the folder, and the exit code, as :func:`start`
     :raises FileNotFoundError: when ``path`` is not a run or has no checkpoint
+    :raises ValueError: when the new target lies before the run's own, no checkpoint is whole, or
+        another process is at work there
+    :raises OSError: when the folder cannot be written to
+    """
+    folder = path if isinstance(path, RunFolder) else RunFolder.open(path)
+    with folder.lock:
+        return folder, _go_on(folder, machine, steps, callbacks)
+
+
+def _go_on(
+    folder: RunFolder,
+    machine: Machine,
+    steps: int | None,
+    callbacks: "Sequence[BaseCallback]",
+) -> int:
+    """
+    What ``resume`` does in a folder that is locked.
+
+    :param folder: of the run
+    :param machine: device, threads, progress bar
+    :param steps: a new target
+    :param callbacks: called at each step, too
+    :return: exit code
+    :raises FileNotFoundError: when there is no checkpoint
     :raises ValueError: when the new target lies before the run's own, or no checkpoint is whole
     """
-    folder = RunFolder.open(path)
     config = folder.read_config()
     settings = RunSettings(**config["settings"])
     if steps is not None and steps != settings.steps:
@@ -113,8 +141,8 @@ def resume(
         folder.write_config(config | {"settings": asdict(settings)})
         folder.model_file.unlink(missing_ok=True)
     if folder.model_file.exists():
-        print(f"{path} is finished: {settings.steps} of {settings.steps} steps done.")
-        return folder, 0
+        print(f"{folder.path} is finished: {settings.steps} of {settings.steps} steps done.")
+        return 0
     folder.latest_checkpoint()  # there is something to go on from
     import torch as th
 
@@ -135,7 +163,7 @@ def resume(
         spent = read_manifest(checkpoint)["notes"]["wall_seconds"]
         clock = Clock(spent, model.num_timesteps)
         print(f"Going on from step {model.num_timesteps} of {settings.steps}.")
-        return folder, _train(model, folder, settings, machine, clock, stop, callbacks)
+        return _train(model, folder, settings, machine, clock, stop, callbacks)
 
 
 def _train(
@@ -148,7 +176,7 @@ def _train(
     callbacks: "Sequence[BaseCallback]",
 ) -> int:
     """
-    Train to the target or to a stop, and leave everything on the disk.
+    Train to the target or to a stop, and leave everything on the disk that can be written.
 
     :param model: new or loaded
     :param folder: of the run
@@ -161,25 +189,35 @@ def _train(
     :raises RuntimeError: when an update fails; the checkpoints stay
     """
     from sb3_rfm.run_callbacks import EvaluateToCsv, RunCheckpoint
+    from sb3_rfm.run_log import EventLog
 
     print(f"{settings.algo} on {settings.env}, seed {settings.seed}: {folder.path}", flush=True)
     eval_env = make_env(settings, training=False)
     evaluation = EvaluateToCsv(eval_env, settings, folder, clock, stop, _reporter(settings.steps))
-    checkpoint = RunCheckpoint(settings.checkpoint_freq, folder, clock, stop)
-    model.tensorboard_log = str(folder.tensorboard)
+    checkpoint = RunCheckpoint(settings.checkpoint_freq, folder, clock, stop, evaluation)
     every = [*callbacks, evaluation, checkpoint]
-    _learn(model, every, settings, machine.progress)
-    finished = not stop.requested and (
-        evaluation.last_steps == model.num_timesteps or evaluation.evaluate()
-    )
+    with EventLog(folder.tensorboard / f"{settings.algo}_1", folder.unwritten) as log:
+        model.tensorboard_log = str(folder.tensorboard)
+        model.set_logger(log.logger(model.verbose))
+        try:
+            _learn(model, every, settings, machine.progress)
+            finished = not stop.requested and (
+                evaluation.last_steps == model.num_timesteps or evaluation.evaluate()
+            )
+        finally:
+            evaluation.write()
     if finished:
-        folder.save_final(model)
-    elif not checkpoint.stopped:
-        checkpoint.save()
+        with folder.unwritten.noting(folder.model_file):
+            folder.save_final(model)
+    if not folder.model_file.exists():
+        checkpoint.save_what_is_left()  # to go on from: to the target, or to the final model
     for env in (model.env, eval_env):
         if env is not None:
             env.close()
-    _finish(folder, settings, model.num_timesteps, finished)
+    _finish(folder, settings, evaluation.rows, model.num_timesteps, finished)
+    if folder.unwritten:
+        print(f"sb3-rfm: {folder.unwritten}", file=sys.stderr, flush=True)
+        return UNWRITTEN
     return 0 if finished else INTERRUPTED
 
 
@@ -203,7 +241,6 @@ def _learn(
             settings.steps - model.num_timesteps,
             callback=callbacks,
             reset_num_timesteps=model.num_timesteps == 0,
-            tb_log_name=settings.algo,
             progress_bar=progress,
         )
     except (ValueError, AssertionError, FloatingPointError) as error:
@@ -226,20 +263,23 @@ def _reporter(steps: int) -> Callable[[Evaluation], None]:
     return report
 
 
-def _finish(folder: RunFolder, settings: RunSettings, steps: int, finished: bool) -> None:
+def _finish(
+    folder: RunFolder, settings: RunSettings, rows: list[Evaluation], steps: int, finished: bool
+) -> None:
     """
     Draw the curve, and print what came out and where it lies.
 
     :param folder: of the run
     :param settings: of the run
+    :param rows: what was measured
     :param steps: done
     :param finished: whether that is all of them
     """
     from sb3_rfm.plots import draw_run
 
-    rows = folder.evaluations()
     if rows:
-        draw_run(rows, folder.curve_file)
+        with folder.unwritten.noting(folder.curve_file):
+            draw_run(rows, folder.curve_file)
         first, last = rows[0], rows[-1]
         print(f"Return before training: {first.mean_return:.1f} ± {first.std_return:.1f}")
         print(f"Return at step {last.steps}: {last.mean_return:.1f} ± {last.std_return:.1f}")
@@ -249,6 +289,6 @@ def _finish(folder: RunFolder, settings: RunSettings, steps: int, finished: bool
     print(f"  TensorBoard  {folder.tensorboard}")
     if not finished:
         print(f"Stopped at step {steps} of {settings.steps}. To go on:")
-        path = shlex.quote(str(folder.path))
+        path = command_line([str(folder.path)])
         print(f"  sb3-rfm run --resume {path}")
         print(f"or, in a checkout: make train RESUME={path}", flush=True)

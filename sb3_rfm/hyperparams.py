@@ -86,7 +86,7 @@ def read_hyperparams(algo: str, env_id: str) -> dict[str, Any]:
     path = hyperparams_file(algo)
     if path is None:
         raise FileNotFoundError(f"There is no zoo_hyperparams/{algo}.yml in this package.")
-    entries = yaml.safe_load(path.read_text())
+    entries = yaml.safe_load(path.read_text("utf-8"))
     return dict(entries.get(env_id, entries["default"]))
 
 

@@ -1,10 +1,12 @@
 """Pictures of learning curves: one panel per environment, one line per algorithm."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sb3_rfm.common.files import write_whole
 from sb3_rfm.curves import CONFIDENCE, Curve, aggregate
 from sb3_rfm.evaluations import Evaluation
 
@@ -44,10 +46,9 @@ def _save(figure: "Figure", path: Path) -> None:
     :param figure: to be saved
     :param path: its parent is made if need be
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"unfinished_{path.name}")  # the same ending
-    figure.savefig(aside, dpi=150)
-    aside.replace(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150, format=path.suffix.removeprefix(".") or None)
+    write_whole(path, picture.getvalue())
 
 
 def draw_comparison(curves: list[Curve], path: Path) -> None:

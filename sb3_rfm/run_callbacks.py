@@ -2,6 +2,7 @@
 stopping when a signal asks for it.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -20,11 +21,16 @@ from sb3_rfm.evaluations import Evaluation
 from sb3_rfm.run_folder import RunFolder
 from sb3_rfm.run_settings import RunSettings
 
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+]
+"""Ctrl-C, ``kill``, and Ctrl-Break on Windows, where a program can send no other."""
+
 
 class StopRequest:
     """
-    Turns SIGINT (Ctrl-C) and SIGTERM into a request to stop at the end of the rollout, so that
-    what is saved is never half of an update. A second signal stops at once.
+    Turns the signals that ask a program to end into a request to stop at the end of the rollout, so
+    that what is saved is never half of an update. A second signal stops at once.
 
     Used as ``with StopRequest() as stop:``.
     """
@@ -35,7 +41,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._handlers[number] = signal.signal(number, self._handle)
         return self
 
@@ -52,8 +58,9 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        # print is not safe in a signal handler
-        os.write(2, b"\nStopping: saving the run. Once more to stop without saving.\n")
+        with contextlib.suppress(OSError):  # no such file, or on a full disk
+            # print is not safe in a signal handler
+            os.write(2, b"\nStopping: saving the run. Once more to stop without saving.\n")
 
 
 class Clock:
@@ -103,7 +110,8 @@ class _EvaluationStopped(Exception):
 class EvaluateToCsv(EvalCallback):
     """
     Evaluates with deterministic actions, the untrained policy first, and writes each result to
-    ``evaluations.csv`` (and ``eval/mean_reward`` to TensorBoard, as ``EvalCallback`` does).
+    ``evaluations.csv`` (and ``eval/mean_reward`` to TensorBoard, as ``EvalCallback`` does). What
+    cannot be written, on a full disk, is kept until it can.
 
     :param eval_env: an environment of its own
     :param settings: of the run: how often, how many episodes
@@ -126,8 +134,10 @@ class EvaluateToCsv(EvalCallback):
         self.every = settings.eval_freq
         self.settings, self.folder, self.clock, self.stop = settings, folder, clock, stop
         self.report = report
-        self.last_steps = max((row.steps for row in folder.evaluations()), default=-1)
+        self.rows = folder.evaluations()
+        self.last_steps = max((row.steps for row in self.rows), default=-1)
         self.returns: list[float] = []
+        self._pending: list[Evaluation] = []
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
@@ -144,7 +154,7 @@ class EvaluateToCsv(EvalCallback):
         """
         Evaluate now and write the result.
 
-        :return: False when it was stopped midway, and nothing was written
+        :return: False when it was stopped midway, and there is no result
         """
         speed = self.clock.steps_per_second(self.num_timesteps)
         self.returns = []
@@ -164,10 +174,19 @@ class EvaluateToCsv(EvalCallback):
             steps_per_second=round(speed, 2),
             wall_seconds=round(self.clock.seconds(), 2),
         )
-        self.folder.append_evaluation(result)
+        self.rows.append(result)
+        self._pending.append(result)
+        self.write()
         self.report(result)
         self.clock.start_lap(self.num_timesteps)
         return True
+
+    def write(self) -> None:
+        """Write what is not in the file yet, or keep it."""
+        with self.folder.unwritten.noting(self.folder.csv_file):
+            while self._pending:
+                self.folder.append_evaluation(self._pending[0])
+                del self._pending[0]
 
     def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
         # evaluate_policy calls this at each step of the evaluation
@@ -187,12 +206,33 @@ class RunCheckpoint(CheckpointEverything):
     :param folder: of the run
     :param clock: of the run
     :param stop: the request
+    :param evaluation: what a checkpoint is after is to be on the disk before it, where it can
     """
 
-    def __init__(self, every: int, folder: RunFolder, clock: Clock, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        every: int,
+        folder: RunFolder,
+        clock: Clock,
+        stop: StopRequest,
+        evaluation: EvaluateToCsv,
+    ) -> None:
         super().__init__(every or sys.maxsize, folder.checkpoints)
-        self.clock, self.stop = clock, stop
+        self.folder, self.clock, self.stop = folder, clock, stop
+        self.evaluation = evaluation
         self.stopped = False
+
+    def save(self) -> None:
+        self.evaluation.write()
+        super().save()
+
+    def note(self, error: Exception | None) -> None:
+        self.folder.unwritten.note(self.folder.checkpoints, error)
+
+    def save_what_is_left(self) -> None:
+        """Save the end of training, unless that was tried."""
+        if not self.stopped and self.num_timesteps > self._last:
+            self.save()
 
     def notes(self) -> dict[str, Any]:
         return {"wall_seconds": self.clock.seconds()}
@@ -206,6 +246,5 @@ class RunCheckpoint(CheckpointEverything):
     def _on_step(self) -> bool:
         return super()._on_step() and not self.stopped
 
-    def _on_training_end(self) -> None:
-        if self._is_due():
-            super()._on_training_end()
+    def _is_due_at_the_end(self) -> bool:
+        return self._is_due()

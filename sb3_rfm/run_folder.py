@@ -4,8 +4,9 @@ any moment can go on.
 
 import csv
 import importlib.metadata
-import os
+import io
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +14,23 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sb3_rfm.checkpoint_files import checkpoints_in
+from sb3_rfm.common.files import write_whole
+from sb3_rfm.common.locks import FileLock
+from sb3_rfm.common.unwritten import Unwritten
 from sb3_rfm.evaluations import COLUMNS, Evaluation, read_evaluations
 
 if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy", "shimmy", "dm_control", "mujoco")
+LOCK = "run.lock"
 
 
 class RunFolder:
     """
     The folder of one run.
+
+    ``lock`` is held by whoever works in it; ``unwritten`` is what of it could not be written.
 
     :param path: an existing folder
     """
@@ -36,6 +43,8 @@ class RunFolder:
         self.model_file = path / "final_model.zip"
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"
+        self.lock = FileLock(path / LOCK, "another sb3-rfm run is at work here")
+        self.unwritten = Unwritten()
 
     @classmethod
     def create(cls, parent: Path, name: str) -> "RunFolder":
@@ -77,13 +86,11 @@ class RunFolder:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """
-        Write ``config.yml``.
+        Write ``config.yml``, whole or not at all.
 
         :param config: plain values
         """
-        aside = self.config_file.with_suffix(".tmp")
-        aside.write_text(yaml.safe_dump(config, sort_keys=False, width=100))
-        aside.replace(self.config_file)
+        write_whole(self.config_file, yaml.safe_dump(config, sort_keys=False, width=100).encode())
 
     def read_config(self) -> dict[str, Any]:
         """
@@ -92,7 +99,7 @@ class RunFolder:
         :return: what was written
         :raises ValueError: when it was not written by ``sb3-rfm run``
         """
-        config = yaml.safe_load(self.config_file.read_text())
+        config = yaml.safe_load(self.config_file.read_text("utf-8"))
         if not isinstance(config, dict) or "settings" not in config:
             raise ValueError(f"{self.config_file} was not written by sb3-rfm run: no 'settings'.")
         return config
@@ -107,18 +114,13 @@ class RunFolder:
 
     def append_evaluation(self, row: Evaluation) -> None:
         """
-        Append a row, and have it on the disk before returning.
+        Append a row, in the place of an earlier one of the same step, and have it on the disk
+        before returning.
 
         :param row: the evaluation
+        :raises OSError: it cannot be written; the file is as it was
         """
-        is_new = not self.csv_file.exists()
-        with self.csv_file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if is_new:
-                writer.writeheader()
-            writer.writerow(asdict(row))
-            file.flush()
-            os.fsync(file.fileno())
+        self._write_rows([*(kept for kept in self.evaluations() if kept.steps != row.steps), row])
 
     def drop_evaluations_after(self, steps: int) -> None:
         """
@@ -126,23 +128,26 @@ class RunFolder:
 
         :param steps: of the checkpoint
         """
-        kept = [row for row in self.evaluations() if row.steps <= steps]
-        aside = self.csv_file.with_suffix(".tmp")
-        with aside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in kept)
-        aside.replace(self.csv_file)
+        self._write_rows(row for row in self.evaluations() if row.steps <= steps)
+
+    def _write_rows(self, rows: Iterable[Evaluation]) -> None:
+        """The whole of ``evaluations.csv``: half a line is never in it."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+        write_whole(self.csv_file, text.getvalue().encode())
 
     def save_final(self, model: "OffPolicyAlgorithm") -> None:
         """
         Save the trained model; the run is finished once it is there.
 
         :param model: to be saved
+        :raises OSError: it cannot be written; nothing is left behind
         """
-        aside = self.path / "unfinished.zip"
-        model.save(aside)
-        aside.replace(self.model_file)
+        file = io.BytesIO()
+        model.save(file)
+        write_whole(self.model_file, file.getvalue())
 
     def latest_checkpoint(self) -> Path:
         """

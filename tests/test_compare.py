@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,14 @@ import pytest
 import yaml
 from rich.console import Console
 from stable_baselines3 import SAC
+from systems import Disk
 
 from sb3_rfm import cli
+from sb3_rfm.common.locks import FileLock
+from sb3_rfm.common.unwritten import Unwritten
+from sb3_rfm.comparison import executors
 from sb3_rfm.comparison.campaign import Campaign
+from sb3_rfm.comparison.command import _report
 from sb3_rfm.comparison.definition import Comparison, Entry
 from sb3_rfm.comparison.definition_file import (
     FILE,
@@ -33,13 +39,12 @@ from sb3_rfm.comparison.definition_file import (
 from sb3_rfm.comparison.display import Lines, Table
 from sb3_rfm.comparison.evaluation_table import TABLE, TABLE_COLUMNS, read_table, write_table
 from sb3_rfm.comparison.executors import Executor, LocalExecutor, RayExecutor, WorkerLost
-from sb3_rfm.comparison.file_lock import FileLock, Locked
 from sb3_rfm.comparison.progress import FAILED, FINISHED, RUNNING, RunProgress, duration, total_eta
 from sb3_rfm.comparison.request import combined, define
 from sb3_rfm.comparison.runs import LOG, ComparisonRun, EvaluationTable, by_state, runs_of
-from sb3_rfm.comparison.worker import Outcome
+from sb3_rfm.comparison.worker import Outcome, _output_to, carry_out
 from sb3_rfm.evaluations import Evaluation
-from sb3_rfm.experiment import INTERRUPTED, Machine, resume, start
+from sb3_rfm.experiment import INTERRUPTED, UNWRITTEN, Machine, resume, start
 from sb3_rfm.replay import lengthen
 from sb3_rfm.run_callbacks import StopRequest
 from sb3_rfm.run_folder import RunFolder
@@ -217,8 +222,10 @@ def _made(run):
     return RunFolder(run.path)
 
 
-def test_environments_that_would_share_a_folder_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Comparison, "settings", lambda self: [("a", _run().settings)] * 2)
+@pytest.mark.parametrize("other", ["a", "A"])  # one name on Windows and macOS
+def test_runs_that_would_share_a_folder_are_refused(other, tmp_path, monkeypatch):
+    settings = [(label, _run().settings) for label in ("a", other)]
+    monkeypatch.setattr(Comparison, "settings", lambda self: settings)
     with pytest.raises(ValueError, match="two of them would share the folders"):
         runs_of(define(_given()), tmp_path)
 
@@ -241,6 +248,26 @@ def test_the_table_follows_the_runs(tmp_path):
     assert table.refresh() == [runs[3]]
     assert len(read_table(tmp_path / TABLE)[key]) == 1
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [TABLE]  # nothing aside
+
+
+def test_a_table_on_a_full_disk_is_written_with_what_comes(tmp_path, monkeypatch):
+    run = _run(tmp_path)
+    table, folder = EvaluationTable([run], tmp_path / TABLE), _made(run)
+    rows = [Evaluation("sac", ENV, 0, steps, 0.0, 0.5, 2, 1.0, 9.0) for steps in (0, 10)]
+    folder.append_evaluation(rows[0])
+    disk = Disk(monkeypatch)
+    with (
+        disk.failing(),
+        pytest.warns(UserWarning, match=f"{TABLE} is not written: No space") as seen,
+    ):
+        assert [table.refresh() for _ in range(3)] == [[run], [], []]
+    assert len(seen) == 1  # it is not tried all the time
+    assert str(table.unwritten) == f"not written: {table.path}: No space left on device"
+    folder.append_evaluation(rows[1])
+    assert table.refresh() == [run]
+    assert not table.unwritten
+    ((_, read),) = read_table(tmp_path / TABLE).items()
+    assert read == rows
 
 
 def test_a_broken_table_is_refused(tmp_path):
@@ -293,19 +320,6 @@ def _with_steps(settings, steps, every):
     return replace(settings, steps=steps, checkpoint_freq=every)
 
 
-def test_a_lock_is_held_once_and_let_go(tmp_path):
-    with FileLock(tmp_path / "lock", "busy"):
-        begun = time.monotonic()
-        with (
-            pytest.raises(Locked, match=f"busy: {tmp_path}"),
-            FileLock(tmp_path / "lock", "busy", patience=0.2),
-        ):
-            pass
-        assert time.monotonic() - begun >= 0.2
-    with FileLock(tmp_path / "lock", "busy"):
-        pass
-
-
 # ---------------------------------------------------------------- executors
 
 
@@ -331,6 +345,38 @@ def test_a_stop_ends_what_runs_and_what_waits():
             running.result(60)
         with pytest.raises(CancelledError):
             waiting.result(60)
+
+
+def _until_asked(ready):
+    with StopRequest() as stop:
+        ready.touch()
+        while not stop.requested:
+            time.sleep(0.01)
+    return "saved"
+
+
+def test_a_stop_asks_where_terminate_kills(tmp_path, monkeypatch):
+    from multiprocessing.process import BaseProcess
+
+    monkeypatch.setattr(BaseProcess, "terminate", BaseProcess.kill)  # Windows
+    with LocalExecutor(1) as executor:
+        running = executor.submit(_until_asked, tmp_path / "ready")
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        executor.stop()
+        assert running.result(60) == "saved"
+
+
+def test_ctrl_c_is_the_parents_on_windows_too(monkeypatch):
+    import ctypes
+
+    calls = []
+    kernel = types.SimpleNamespace(SetConsoleCtrlHandler=lambda *given: calls.append(given))
+    windll = types.SimpleNamespace(kernel32=kernel)
+    monkeypatch.setattr(ctypes, "windll", windll, raising=False)
+    monkeypatch.setattr(executors, "sys", types.SimpleNamespace(platform="win32"))
+    executors._leave_ctrl_c_to_the_parent()
+    assert calls == [(None, True)]  # ignore it
 
 
 def test_leaving_kills_what_runs():
@@ -376,7 +422,11 @@ def _campaign(tmp_path, monkeypatch, answers, retries=2):
     )
     with StopRequest() as stop:
         campaign.carry_out(lambda number: executor, stop)
-    return executor, {run.label: error for run, error in campaign.errors.items()}
+    return campaign
+
+
+def _errors(campaign):
+    return {run.label: error for run, error in campaign.errors.items()}
 
 
 def test_the_lost_are_retried_and_the_failed_are_not(tmp_path, monkeypatch, capsys):
@@ -388,10 +438,10 @@ def test_the_lost_are_retried_and_the_failed_are_not(tmp_path, monkeypatch, caps
         "broken": [Outcome(False, "ValueError: no")],
         "unpacked": [TypeError("cannot pickle")],
     }
-    executor, errors = _campaign(tmp_path, monkeypatch, answers)
-    asked = {label: executor.asked.count(label) for label in answers}
+    campaign = _campaign(tmp_path, monkeypatch, answers)
+    asked = {label: campaign._executor.asked.count(label) for label in answers}
     assert asked == {"steady": 1, "unlucky": 3, "hopeless": 3, "broken": 1, "unpacked": 1}
-    assert errors == {
+    assert _errors(campaign) == {
         "hopeless": "lost 3 times, the last time gone",
         "broken": "ValueError: no",
         "unpacked": "TypeError: cannot pickle",
@@ -399,8 +449,49 @@ def test_the_lost_are_retried_and_the_failed_are_not(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     assert f"unlucky on {ENV}, seed 0: gone; again from the start (retry 1 of 2)" in printed
     assert "its process was asked to stop; again from the start (retry 2 of 2)" in printed
-    _, errors = _campaign(tmp_path, monkeypatch, {"a": [WorkerLost("gone")]}, retries=0)
-    assert errors == {"a": "lost 1 times, the last time gone"}
+    campaign = _campaign(tmp_path, monkeypatch, {"a": [WorkerLost("gone")]}, retries=0)
+    assert _errors(campaign) == {"a": "lost 1 times, the last time gone"}
+
+
+def test_what_runs_could_not_write_is_the_last_word(tmp_path, monkeypatch, capsys):
+    log, model = (f"not written: {name}: No space left on device" for name in ("log", "model"))
+    answers = {
+        "log": [Outcome(True, unwritten=log)],
+        "fine": [Outcome(True)],
+        "model": [Outcome(False, unwritten=model)],  # and not tried again from the start
+    }
+    campaign = _campaign(tmp_path, monkeypatch, answers)
+    assert _errors(campaign) == {"model": model}
+    assert _report(campaign, tmp_path, stopped=False) == UNWRITTEN
+    assert capsys.readouterr().err == f"sb3-rfm: {log}; {model}\n"
+
+
+def test_a_worker_goes_on_without_its_log(tmp_path, monkeypatch):
+    run, unwritten = _run(tmp_path), Unwritten()
+    run.path.mkdir(parents=True)
+    full = os.open("/dev/full", os.O_WRONLY)
+
+    def say():
+        with _output_to(run.path / LOG, unwritten):
+            print("seen ±", flush=True)
+            os.dup2(full, sys.stdout.fileno())
+            print("lost")
+
+    with pytest.warns(UserWarning, match="not written"):
+        say()
+    os.close(full)
+    assert str(unwritten) == f"not written: {run.path / LOG}: No space left on device"
+    assert (run.path / LOG).read_bytes() == "seen ±\n".encode()
+
+
+@pytest.mark.parametrize("unwritable", ["config.yml", LOG])
+def test_a_worker_that_cannot_begin_says_why(unwritable, tmp_path):
+    run = _run(tmp_path)
+    (run.path / unwritable / "in the way").mkdir(parents=True)
+    outcome = carry_out(run, Machine("cpu", progress=False), "")
+    assert not outcome.finished
+    assert re.match(rf"\w+Error: .*{unwritable}", outcome.error)
+    assert "\n" not in outcome.error
 
 
 # ---------------------------------------------------------------- progress

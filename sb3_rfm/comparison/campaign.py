@@ -27,6 +27,8 @@ class Campaign:
     :param machine: device and threads of each
     :param retries: how often a run is taken up again when its worker died
     :param command: noted in each ``config.yml``
+
+    ``errors`` says why runs failed, ``unwritten`` what could not be written.
     """
 
     runs: list[ComparisonRun]
@@ -35,6 +37,7 @@ class Campaign:
     retries: int
     command: str
     errors: dict[ComparisonRun, str] = field(default_factory=dict)
+    unwritten: list[str] = field(default_factory=list)
     _lost: dict[ComparisonRun, int] = field(default_factory=dict)
     _executor: Executor | None = None
     _futures: "dict[Future[Outcome], RunProgress]" = field(default_factory=dict)
@@ -54,12 +57,15 @@ class Campaign:
                 item.steps = run.checkpoint_steps() or 0
         self._read(progress)
         waiting = [item for item in progress.values() if item.state == WAITING]
-        if not waiting or stop.requested:
-            return
-        with executor(len(waiting)) as self._executor, display() as show:
-            for item in waiting:
-                self._submit(item)
-            self._follow(list(progress.values()), progress, show, stop)
+        if waiting and not stop.requested:
+            with executor(len(waiting)) as self._executor, display() as show:
+                for item in waiting:
+                    self._submit(item)
+                self._follow(list(progress.values()), progress, show, stop)
+        if self.table.unwritten:
+            self.table.write()  # there may be room by now
+        if self.table.unwritten:
+            self.unwritten.append(str(self.table.unwritten))
 
     def _follow(
         self,
@@ -119,11 +125,13 @@ class Campaign:
         except Exception as error:  # the executor's: it could not begin
             self._fail(item, f"{type(error).__name__}: {error}", show)
         else:
-            if outcome.error:
-                self._fail(item, outcome.error, show)
-            elif outcome.finished:
+            if outcome.unwritten:
+                self.unwritten.append(outcome.unwritten)
+            if outcome.finished:
                 item.state, item.steps = FINISHED, item.target
                 show.event(f"{item.run.name}: finished")
+            elif outcome.error or outcome.unwritten:
+                self._fail(item, outcome.error or outcome.unwritten, show)
             elif stop.requested:
                 item.state = STOPPED
             else:

@@ -1,19 +1,20 @@
 """Carries a comparison out in its folder; ``sb3-rfm compare``."""
 
-import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sb3_rfm.common.locks import FileLock
+from sb3_rfm.common.shell import command_line
 from sb3_rfm.comparison.campaign import Campaign
 from sb3_rfm.comparison.definition import Comparison
 from sb3_rfm.comparison.definition_file import read_comparison, write_comparison
 from sb3_rfm.comparison.evaluation_table import TABLE
 from sb3_rfm.comparison.executors import Executor
-from sb3_rfm.comparison.file_lock import FileLock
 from sb3_rfm.comparison.request import define
 from sb3_rfm.comparison.runs import LOG, ComparisonRun, EvaluationTable, by_state, runs_of
-from sb3_rfm.experiment import INTERRUPTED, Machine
+from sb3_rfm.experiment import INTERRUPTED, UNWRITTEN, Machine
 from sb3_rfm.run_callbacks import StopRequest
 
 QUIET = Machine(progress=False)
@@ -37,28 +38,29 @@ def compare(
     :param machine: device and threads of each run
     :param retries: how often a run is taken up again when its worker died
     :param command: noted in ``comparison.yml``
-    :return: exit code: 0; 1 when a run failed; 130 when it was stopped
+    :return: exit code: 0; 1 when a run failed, or something could not be written; 130 when it was
+        stopped
     :raises ValueError: when the definition is wrong or contradicts the folder's, or another process
         is at work there
     """
     if retries < 0:
         raise ValueError(f"retries must be an integer of at least 0, got {retries!r}.")
-    comparison, commands, runs = prepare(given, folder)
-    with StopRequest() as stop:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "comparison.lock", "another sb3-rfm compare is at work here"):
-            if command and command not in commands:
-                commands.append(command)
-            write_comparison(comparison, folder, commands)
-            groups = by_state(runs)
-            print(
-                f"{len(runs)} runs in {folder}: "
-                + ", ".join(f"{len(group)} {name}" for name, group in groups.items()),
-                flush=True,
-            )
-            table = EvaluationTable(runs, folder / TABLE)
-            campaign = Campaign(runs, table, machine, retries, command)
-            campaign.carry_out(executor, stop)
+    prepare(given, folder)  # what is wrong is said before anything is made
+    lock = FileLock(folder / "comparison.lock", "another sb3-rfm compare is at work here")
+    with StopRequest() as stop, lock:
+        comparison, commands, runs = prepare(given, folder)
+        if command and command not in commands:
+            commands.append(command)
+        write_comparison(comparison, folder, commands)
+        groups = by_state(runs)
+        print(
+            f"{len(runs)} runs in {folder}: "
+            + ", ".join(f"{len(group)} {name}" for name, group in groups.items()),
+            flush=True,
+        )
+        table = EvaluationTable(runs, folder / TABLE)
+        campaign = Campaign(runs, table, machine, retries, command)
+        campaign.carry_out(executor, stop)
     return _report(campaign, folder, stop.requested)
 
 
@@ -93,11 +95,14 @@ def _report(campaign: Campaign, folder: Path, stopped: bool) -> int:
     for run, error in campaign.errors.items():
         print(f"Failed: {run.name}: {error}")
         print(f"  log          {run.path / LOG}")
-    where = shlex.quote(str(folder))
+    where = str(folder)
     if stopped or campaign.errors:
         print("To go on with what is not finished:")
-        print(f"  sb3-rfm compare --folder {where}")
-    print(f"Report:\n  sb3-rfm report {where}", flush=True)
+        print(f"  {command_line(['sb3-rfm', 'compare', '--folder', where])}")
+    print(f"Report:\n  {command_line(['sb3-rfm', 'report', where])}", flush=True)
+    if campaign.unwritten:
+        print(f"sb3-rfm: {'; '.join(campaign.unwritten)}", file=sys.stderr, flush=True)
+        return UNWRITTEN
     if stopped:
         return INTERRUPTED
     return 1 if campaign.errors else 0

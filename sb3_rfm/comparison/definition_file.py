@@ -36,7 +36,7 @@ def read_request(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"--config: there is no file {path}.")
     try:
-        given = yaml.load(path.read_text(), _Loader)
+        given = yaml.load(path.read_text("utf-8"), _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"--config: {path} is not YAML: {error}".replace("\n", " ")) from error
     if not isinstance(given, dict):

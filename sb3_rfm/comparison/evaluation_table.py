@@ -35,7 +35,7 @@ def is_table(path: Path) -> bool:
     :param path: of the file
     :return: True when its first column is the label
     """
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return next(csv.reader(file), [""])[0] == TABLE_COLUMNS[0]
 
 
@@ -48,7 +48,7 @@ def read_table(path: Path) -> dict[tuple[str, str, int], list[Evaluation]]:
     :raises ValueError: when it has other columns, or a number is none
     """
     table: dict[tuple[str, str, int], list[Evaluation]] = {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in TABLE_COLUMNS if name not in (reader.fieldnames or [])]
         if missing:

@@ -2,6 +2,7 @@
 futures; a worker that dies is a ``WorkerLost``, and costs nothing but its own function.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -127,16 +128,18 @@ class LocalExecutor(Executor):
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
             self._context.set_forkserver_preload(list(PRELOAD))
-        self._processes: set[Any] = set()
+        self._processes: dict[Any, Any] = {}  # each with what asks it to stop
 
     def _carry_out(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_in_child, args=(sender, function, arguments))
+        asked, ask = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_in_child, args=(sender, asked, function, arguments))
         with self._lock:
             if self.stopping:
                 raise CancelledError
             process.start()
-            self._processes.add(process)
+            self._processes[process] = ask
+        asked.close()
         sender.close()  # the child has its own: that it ends is now the end of the file
         try:
             return receiver.recv()
@@ -146,12 +149,16 @@ class LocalExecutor(Executor):
         finally:
             process.join()
             with self._lock:
-                self._processes.discard(process)
+                self._processes.pop(process).close()
 
     def _end(self, force: bool) -> None:
         with self._lock:
-            for process in self._processes:
-                (process.kill if force else process.terminate)()
+            for process, ask in self._processes.items():
+                if force:
+                    process.kill()
+                else:  # not terminate(), which kills on Windows
+                    with contextlib.suppress(OSError):  # it has ended
+                        ask.send(None)
 
 
 def _reason(exitcode: int | None) -> str:
@@ -163,31 +170,49 @@ def _reason(exitcode: int | None) -> str:
     """
     if exitcode is None or exitcode >= 0:
         return f"its process ended with exit code {exitcode}"
-    name = signal.Signals(-exitcode).name
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:  # a real-time signal
+        name = f"signal {-exitcode}"
     hint = ", as when memory runs out" if name == "SIGKILL" else ""
     return f"its process was killed by {name}{hint}"
 
 
-def _in_child(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _in_child(
+    sender: Any, asked: Any, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     """
     Carry a function out in this process, and send what it returns.
 
     :param sender: of the pipe to the parent
+    :param asked: by the parent, to stop
     :param function: what to do
     :param arguments: of it
     """
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()  # Ctrl-C in the terminal is the parent's: it asks each of us to stop, once
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    _leave_ctrl_c_to_the_parent()
+    threading.Thread(target=_stop_when_asked, args=(asked,), daemon=True).start()
     sender.send(function(*arguments))
 
 
-def _stop_with_parent() -> None:
-    """Ask this process to save and end when its parent is gone, even by kill -9."""
+def _leave_ctrl_c_to_the_parent() -> None:
+    """The terminal sends it to all of its processes; the parent asks each of us to stop, once."""
+    if sys.platform == "win32":
+        import ctypes
+
+        ctypes.windll.kernel32.SetConsoleCtrlHandler(None, True)
+    else:
+        os.setpgrp()
+
+
+def _stop_when_asked(asked: Any) -> None:
+    """
+    Make this process save and end when its parent asks for it, or is gone, even by kill -9.
+
+    :param asked: the pipe from the parent
+    """
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
+    multiprocessing.connection.wait([asked, *([parent.sentinel] if parent else [])])
+    signal.raise_signal(signal.SIGTERM)  # os.kill would kill on Windows
 
 
 class RayExecutor(Executor):

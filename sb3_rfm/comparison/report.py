@@ -2,7 +2,6 @@
 the commands that make it all.
 """
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 
 import sb3_rfm
 from sb3_rfm.common.files import write_whole
+from sb3_rfm.common.shell import command_line
 from sb3_rfm.comparison.aggregates import Estimate, interquartile_mean, probability_of_improvement
 from sb3_rfm.comparison.definition_file import FILE, read_request, to_yaml
 from sb3_rfm.comparison.evaluation_table import TABLE
@@ -140,7 +140,7 @@ def _origin(folder: Path, source: Path, command: str) -> list[str]:
     :param command: of the report
     :return: paragraphs
     """
-    report = command or f"sb3-rfm report {shlex.quote(str(source))}"
+    report = command or command_line(["sb3-rfm", "report", str(source)])
     lines = [f"Written by sb3-rfm {sb3_rfm.__version__}.", "## How to make it again"]
     if not (folder / FILE).is_file() or (source.is_file() and source.name != TABLE):
         return [
@@ -151,7 +151,7 @@ def _origin(folder: Path, source: Path, command: str) -> list[str]:
         ]
     definition = read_request(folder / FILE)
     commands = definition.pop("commands", [])
-    train = f"sb3-rfm compare --config {FILE} --folder {shlex.quote(str(folder))}"
+    train = command_line(["sb3-rfm", "compare", "--config", FILE, "--folder", str(folder)])
     shown = to_yaml(definition).rstrip()
     return [
         *lines,
@@ -173,7 +173,7 @@ def _versions(folder: Path) -> str:
     """
     found: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*/config.yml")):
-        config: Any = yaml.safe_load(path.read_text())
+        config: Any = yaml.safe_load(path.read_text("utf-8"))
         for package, version in (config.get("versions") or {}).items():
             versions = found.setdefault(package, [])
             if version not in versions:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from sb3_rfm.common.files import write_whole
+from sb3_rfm.common.unwritten import Unwritten
 from sb3_rfm.comparison.definition import Comparison
 from sb3_rfm.comparison.evaluation_table import write_table
 from sb3_rfm.evaluations import Evaluation
@@ -105,8 +107,11 @@ def runs_of(comparison: Comparison, folder: Path) -> list[ComparisonRun]:
         ComparisonRun(label, settings, folder.resolve() / _folder_name(label, settings))
         for label, settings in comparison.settings()
     ]
-    if len({run.path for run in runs}) < len(runs):
-        raise ValueError("envs: two of them would share the folders of their runs: rename one.")
+    # some systems take names that differ in case for one
+    if len({str(run.path).casefold() for run in runs}) < len(runs):
+        raise ValueError(
+            "algos and envs: two of them would share the folders of their runs: rename one."
+        )
     for run in runs:
         run.check()
     return runs
@@ -125,14 +130,13 @@ def _folder_name(label: str, settings: RunSettings) -> str:
 
 def write_progress(run: ComparisonRun, steps: int) -> None:
     """
-    Note how far a run is.
+    Note how far a run is, where that can be written.
 
     :param run: whose folder holds the note
     :param steps: environment steps done
     """
-    aside = run.path / f"{PROGRESS}.tmp"
-    aside.write_text(f"{steps}\n")
-    aside.replace(run.path / PROGRESS)
+    with contextlib.suppress(OSError):  # it is only shown
+        write_whole(run.path / PROGRESS, f"{steps}\n".encode())
 
 
 def read_progress(run: ComparisonRun) -> int | None:
@@ -140,11 +144,12 @@ def read_progress(run: ComparisonRun) -> int | None:
     How far a run is.
 
     :param run: whose folder holds the note
-    :return: environment steps done; None when there is no note: it has not begun
+    :return: environment steps done; None when there is no note, as it has not begun, or when it
+        cannot be read now
     """
     try:
-        return int((run.path / PROGRESS).read_text())
-    except FileNotFoundError:
+        return int((run.path / PROGRESS).read_bytes())
+    except OSError:
         return None
 
 
@@ -154,12 +159,15 @@ def forget_progress(run: ComparisonRun) -> None:
 
     :param run: whose folder holds the note
     """
-    (run.path / PROGRESS).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (run.path / PROGRESS).unlink(missing_ok=True)
 
 
 class EvaluationTable:
     """
     The evaluations of all runs, read again where they changed.
+
+    ``unwritten`` has the table while it cannot be written: that is tried again with what comes.
 
     :param runs: in the order of the table
     :param path: of the CSV
@@ -168,6 +176,7 @@ class EvaluationTable:
     def __init__(self, runs: Iterable[ComparisonRun], path: Path) -> None:
         self.path = path
         self.rows: dict[ComparisonRun, list[Evaluation]] = {}
+        self.unwritten = Unwritten()
         self._runs = list(runs)
         self._stamps: dict[Path, tuple[int, int] | None] = {}
 
@@ -177,16 +186,30 @@ class EvaluationTable:
 
         :return: the runs of which something changed
         """
-        changed = []
-        for run in self._runs:
+        changed = [run for run in self._runs if self._read(run)]
+        if changed or not (self.unwritten or self.path.exists()):
+            self.write()
+        return changed
+
+    def write(self) -> None:
+        """Write the table, whole or not at all."""
+        with self.unwritten.noting(self.path):
+            write_table(self.path, ((run.label, self.rows.get(run, [])) for run in self._runs))
+
+    def _read(self, run: ComparisonRun) -> bool:
+        """
+        Read a run's evaluations where they changed.
+
+        :param run: whose
+        :return: False where they did not, or cannot be read now
+        """
+        with contextlib.suppress(OSError):
             stamp = _stamp(run.folder.csv_file)
             if stamp != self._stamps.get(run.path):
-                self._stamps[run.path] = stamp
                 self.rows[run] = run.folder.evaluations()
-                changed.append(run)
-        if changed or not self.path.exists():
-            write_table(self.path, ((run.label, self.rows.get(run, [])) for run in self._runs))
-        return changed
+                self._stamps[run.path] = stamp
+                return True
+        return False
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

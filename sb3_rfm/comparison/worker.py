@@ -11,14 +11,16 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_rfm import experiment
-from sb3_rfm.comparison.file_lock import FileLock
+from sb3_rfm.common.streams import Unfailing
+from sb3_rfm.common.unwritten import Unwritten
 from sb3_rfm.comparison.runs import LOG, ComparisonRun, write_progress
+from sb3_rfm.run_folder import LOCK, RunFolder
 
-LOCK = "run.lock"
 BEAT = 1.0  # seconds between two notes of the step
 PATIENCE = 60.0  # seconds that a worker left over from a killed comparison has to save its run
 
@@ -30,10 +32,12 @@ class Outcome:
 
     :param finished: False when it was asked to stop, or failed
     :param error: in one line; empty when it did not fail
+    :param unwritten: what it could not write, in one line; empty when that is nothing
     """
 
     finished: bool
     error: str = ""
+    unwritten: str = ""
 
 
 class NoteProgress(BaseCallback):
@@ -67,35 +71,41 @@ def carry_out(run: ComparisonRun, machine: experiment.Machine, command: str) -> 
     :param command: noted in ``config.yml``
     :return: how it ended
     """
-    run.path.mkdir(parents=True, exist_ok=True)
-    with _output_to(run.path / LOG):
-        try:
-            with FileLock(run.path / LOCK, "another process is training here", PATIENCE):
-                code = _train(run, machine, command)
-        except Exception as error:
-            traceback.print_exc()
-            return Outcome(False, " ".join(f"{type(error).__name__}: {error}".split()))
-    return Outcome(code == 0)
+    folder = run.folder
+    folder.lock.patience = PATIENCE
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        with _output_to(run.path / LOG, folder.unwritten):
+            try:
+                with folder.lock:
+                    finished = _train(run, folder, machine, command) == 0 or run.is_finished()
+            except Exception:
+                traceback.print_exc()
+                raise
+    except Exception as error:
+        return Outcome(False, " ".join(f"{type(error).__name__}: {error}".split()))
+    return Outcome(finished, unwritten=str(folder.unwritten))
 
 
-def _train(run: ComparisonRun, machine: experiment.Machine, command: str) -> int:
+def _train(run: ComparisonRun, folder: RunFolder, machine: experiment.Machine, command: str) -> int:
     """
     Go on from the run's checkpoint, or start it in place of what is there.
 
     :param run: what to train where
+    :param folder: of the run, locked
     :param machine: device, threads
     :param command: noted in ``config.yml``
-    :return: exit code: 0, or 130 when it was stopped
+    :return: exit code, as of ``experiment.start``
     :raises ValueError: when the settings cannot be carried out
     :raises RuntimeError: when training fails
     """
     print(time.strftime("-- %Y-%m-%d %H:%M:%S"), f"process {os.getpid()}", flush=True)
     callbacks = [NoteProgress(run)]
     if run.checkpoint_steps() is not None:
-        return experiment.resume(run.path, machine, run.settings.steps, callbacks)[1]
+        return experiment.resume(folder, machine, run.settings.steps, callbacks)[1]
     _empty(run.path)
     return experiment.start(
-        run.settings, machine=machine, command=command, folder=run.folder, callbacks=callbacks
+        run.settings, machine=machine, command=command, folder=folder, callbacks=callbacks
     )[1]
 
 
@@ -117,25 +127,32 @@ def _empty(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _output_to(path: Path) -> Iterator[None]:
+def _output_to(path: Path, unwritten: Unwritten) -> Iterator[None]:
     """
     Append what this process prints to a file, what libraries in C print included.
 
     :param path: of the file
+    :param unwritten: notes when words of it are lost
     """
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [(number, os.dup(number)) for number in (1, 2)]
     streams = sys.stdout, sys.stderr
-    with path.open("a", buffering=1) as log:
-        for number, _ in kept:
-            os.dup2(log.fileno(), number)
-        sys.stdout = sys.stderr = log
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = streams
-            log.flush()
-            for number, copy in kept:
-                os.dup2(copy, number)
-                os.close(copy)
+    file = path.open("a", buffering=1, encoding="utf-8")
+    for number, _ in kept:
+        os.dup2(file.fileno(), number)
+    log: Any = Unfailing(file)
+    sys.stdout = sys.stderr = log
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        with unwritten.noting(path):
+            try:
+                file.close()
+            finally:
+                for number, copy in kept:
+                    os.dup2(copy, number)
+                    os.close(copy)
+            if log.error is not None:
+                raise log.error
