@@ -22,9 +22,9 @@ from sb3_rfm.checkpoint_files import (
     steps_of,
     write_manifest,
 )
+from sb3_rfm.common.episodes import close_episode
 from sb3_rfm.common.files import sync_folder
 from sb3_rfm.env_state import EnvironmentNotSaved, capture, capture_wrappers, restore
-from sb3_rfm.replay import close_episode
 from sb3_rfm.run_folder import versions
 from sb3_rfm.sampling.registry import require_int
 

@@ -17,10 +17,10 @@ from stable_baselines3 import SAC
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_rfm import cli
+from sb3_rfm.common.episodes import close_episode
 from sb3_rfm.evaluations import COLUMNS, Evaluation, read_evaluations
 from sb3_rfm.experiment import INTERRUPTED, Machine, resume, start
 from sb3_rfm.hyperparams import algorithm_class
-from sb3_rfm.replay import close_episode
 from sb3_rfm.run_callbacks import Clock, EvaluateToCsv, StopRequest
 from sb3_rfm.run_folder import RunFolder
 from sb3_rfm.run_settings import RunSettings, make_env, make_model

@@ -15,8 +15,10 @@ from sb3_rfm.baselines.sac_policy import (
     SACActor,
     SACPolicy,
 )
+from sb3_rfm.common.arguments import check_policy, plain_arguments, plain_number
 from sb3_rfm.common.exchange import Exchange
 from sb3_rfm.common.guards import Guarded
+from sb3_rfm.common.loading import Loading
 
 LEAST_TEMPERATURE = 1e-8
 """In the place of ``ent_coef=0``: the best candidate, without a division by zero."""
@@ -36,7 +38,7 @@ def _named(init: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
-class SAC(Guarded, Exchange, SB3SAC):
+class SAC(Guarded, Loading, Exchange, SB3SAC):
     """
     Stable-Baselines3's SAC with the choice among candidate actions of :class:`sb3_rfm.RFMFlow`, so
     that its effect can be told from that of the policy class.
@@ -79,9 +81,12 @@ class SAC(Guarded, Exchange, SB3SAC):
         on_nan: str = "raise",
         **kwargs: Any,
     ) -> None:
+        kwargs = plain_arguments(kwargs)
+        check_policy(args[0] if args else kwargs.get("policy"), SACPolicy)
         self.on_nan = on_nan
         self._check_on_nan()
-        self.n_candidates, self.n_eval_candidates = n_candidates, n_eval_candidates
+        self.n_candidates = plain_number(n_candidates)
+        self.n_eval_candidates = plain_number(n_eval_candidates)
         if kwargs.get("policy_kwargs"):  # SB3 writes into it, and another model may share it
             kwargs["policy_kwargs"] = dict(kwargs["policy_kwargs"])
         super().__init__(*args, **kwargs)
@@ -108,6 +113,8 @@ class SAC(Guarded, Exchange, SB3SAC):
             self.actor.log_temperature.copy_(self.log_ent_coef.detach().squeeze())
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        if self._has_nothing_to_learn():
+            return
         super().train(gradient_steps, batch_size)
         self._pass_temperature()
         for key in ("train/critic_loss", "train/actor_loss"):

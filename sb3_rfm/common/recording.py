@@ -1,9 +1,12 @@
 """What updates report, read from the device as rarely as can be and given to the logger."""
 
+import warnings
 from typing import Any
 
 import torch as th
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
+from sb3_rfm.common.critic_watch import CriticWatch
 from sb3_rfm.common.guards import Guarded
 from sb3_rfm.common.regression import Info
 
@@ -20,6 +23,7 @@ class Recorded(Guarded):
     """
 
     choices: Any
+    critic_watch: CriticWatch
     _unread: list[Info]
 
     def _record(self, infos: list[Info]) -> None:
@@ -45,9 +49,41 @@ class Recorded(Guarded):
             value = sum(values[key]) / len(values[key])
             self._check_update(key, value)
             self.logger.record(key, value)
-            if key == "rfm/q_target":
-                self._check_critics(value, self.choices.reward_scale)
+        if "rfm/q_target" in values:
+            self._check_critics(values)
         self.logger.record("rfm/n_skipped", self.n_skipped)
+
+    def _horizon(self) -> int:
+        """Steps that an episode may have had so far."""
+        stored = 0 if self.replay_buffer is None else self.replay_buffer.size()
+        return max(self.num_timesteps // self.n_envs, stored, 1)
+
+    def _see_rewards(self, data: ReplayBufferSamples) -> None:
+        """Take note of what a batch's rewards allow the critics to say."""
+        self.critic_watch.see_rewards(data, self.gamma, self._horizon())
+
+    def _check_critics(self, values: dict[str, list[float]]) -> None:
+        """
+        Record the critics' targets over the largest value that anything explains; warn each time
+        they begin to be impossible.
+
+        :param values: what updates reported, by key
+        """
+        watch = self.critic_watch
+        for entropy in values.get("rfm/policy_entropy", []):
+            temperature = values.get("rfm/temperature", [self.temperature])[-1]
+            watch.see_entropy(temperature * entropy, self.gamma, self._horizon())
+        watch.see_first(values["rfm/q_target"][0], values["train/critic_loss"][0])
+        ratios = [watch.ratio(q, self.choices.reward_scale) for q in values["rfm/q_target"]]
+        ratio = sum(ratios) / len(ratios)
+        self.logger.record("rfm/q_over_bound", ratio)
+        if watch.diverges_anew(ratio):
+            warnings.warn(
+                f"The critics diverge: their mean target is {ratio:.3g} times the largest value "
+                "that the rewards so far, the entropy and untrained critics explain (step "
+                f"{self.num_timesteps}).",
+                stacklevel=2,
+            )
 
     def dump_logs(self) -> None:
         """Write the log, as Stable-Baselines3 does every ``log_interval`` episodes."""

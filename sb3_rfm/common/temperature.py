@@ -81,7 +81,7 @@ class ScheduledTemperature(ConstantTemperature):
         self.schedule = schedule
 
     def __call__(self, progress_remaining: float) -> float:
-        return self.schedule(progress_remaining)
+        return float(self.schedule(progress_remaining))  # NumPy's numbers too
 
 
 class LinearTemperature(ConstantTemperature):
