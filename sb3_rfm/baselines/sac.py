@@ -55,8 +55,8 @@ class SAC(Guarded, Loading, Exchange, SB3SAC):
     :param args: Stable-Baselines3's arguments, in its order
     :param n_candidates: actions drawn a state while exploring, M
     :param n_eval_candidates: the same for ``predict(deterministic=True)``
-    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite, or
-        "skip" transitions that have one
+    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite (or
+        larger than 1e15), or "skip" transitions that have one
     :param kwargs: Stable-Baselines3's arguments; ``policy_kwargs`` takes ``critic_kwargs`` too
         (:class:`sb3_rfm.critics.CriticOptions`)
     :raises ValueError: fewer than one candidate, more than one with ``use_sde=True``, or a critic

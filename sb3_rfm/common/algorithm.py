@@ -24,7 +24,13 @@ from stable_baselines3.common.utils import (
 )
 
 from sb3_rfm.common.actor import RFMActor
-from sb3_rfm.common.arguments import SHARED, check_arguments, check_policy, plain_arguments
+from sb3_rfm.common.arguments import (
+    SHARED,
+    check_arguments,
+    check_policy,
+    plain_arguments,
+    without_sde,
+)
 from sb3_rfm.common.batches import sample_on_host, uploaded
 from sb3_rfm.common.boltzmann import CriticViewLike
 from sb3_rfm.common.choices import ChoiceLike
@@ -128,8 +134,8 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
         particles, in bfloat16; "auto" where that is faster (AMX, a GPU, some processors with
         AVX512-BF16). ``predict`` and every loss stay in float32
-    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite, or
-        "skip" transitions and updates that have one
+    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite (or
+        larger than 1e15), or "skip" transitions and updates that have one
     :param cuda_graph: capture each update as a CUDA graph and replay it; on a GPU, with Adam or
         AdamW. New; its speed has not been measured
     :param stats_window_size: episodes that the logged returns average
@@ -225,6 +231,7 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         given = plain_arguments(locals())
         check_arguments(given)
         check_policy(policy, RFMPolicy)
+        given["policy_kwargs"] = without_sde(policy_kwargs)
         self.choices = self.row.replaced(given)
         self.on_nan, self.cuda_graph = on_nan, cuda_graph
         super().__init__(

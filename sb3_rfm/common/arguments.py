@@ -82,6 +82,19 @@ def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def without_sde(policy_kwargs: dict[str, Any] | None) -> dict[str, Any] | None:
+    """
+    Arguments of the policy without ``use_sde=False``, which Stable-Baselines3's own algorithms
+    write into the dictionary that they are given, so that two algorithms can be given the same.
+
+    :param policy_kwargs: the user's
+    :return: a copy; None stays None
+    """
+    if policy_kwargs is None:
+        return None
+    return {k: v for k, v in policy_kwargs.items() if not (k == "use_sde" and v is False)}
+
+
 def check_arguments(arguments: Mapping[str, Any]) -> None:
     """
     Refuse what Stable-Baselines3 would take and fail on later, or misunderstand.

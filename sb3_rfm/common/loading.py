@@ -10,7 +10,7 @@ from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_rfm.common.arguments import check_arguments, plain_arguments
+from sb3_rfm.common.arguments import check_arguments, plain_arguments, without_sde
 from sb3_rfm.common.names import near
 
 NOT_SAVED = ("policy", "env", "device", "_init_setup_model")
@@ -34,6 +34,8 @@ class Loading(OffPolicyAlgorithm):
     """An algorithm whose ``load`` and ``load_replay_buffer`` do what they are told, or say why."""
 
     _saved_by: str | None = None
+    _counted_steps = False
+    """Whether the buffer that Stable-Baselines3 chose was one of n-step returns."""
 
     def _setup_model(self) -> None:
         self._check_saved_by()
@@ -43,8 +45,12 @@ class Loading(OffPolicyAlgorithm):
         # what SB3 chooses and writes there is not the user's: a loaded model chooses anew
         given = self.replay_buffer_class, self.replay_buffer_kwargs
         self.replay_buffer_kwargs = dict(self.replay_buffer_kwargs)
+        if given[0] is None and self._counted_steps and self.n_steps == 1:
+            self.replay_buffer_class = NStepReplayBuffer  # as before, which can count to one
+            self.replay_buffer_kwargs.update(n_steps=1, gamma=self.gamma)
         super()._setup_model()
         self.replay_buffer_class, self.replay_buffer_kwargs = given
+        self._counted_steps = given[0] is None and type(self.replay_buffer) is NStepReplayBuffer
 
     def _check_saved_by(self) -> None:
         """Refuse a file of another algorithm: its choices would stand in this one's place."""
@@ -91,6 +97,8 @@ class Loading(OffPolicyAlgorithm):
                 )
         kwargs = plain_arguments(kwargs)
         check_arguments(kwargs)
+        if kwargs.get("policy_kwargs"):
+            kwargs["policy_kwargs"] = without_sde(kwargs["policy_kwargs"])
         window = kwargs.pop("stats_window_size", None)
         try:
             model = super().load(
@@ -125,7 +133,7 @@ class Loading(OffPolicyAlgorithm):
         super().load_replay_buffer(path, truncate_last_traj)
         loaded: Any = self.replay_buffer
         named = (
-            ("environments", loaded.n_envs, self.n_envs),
+            ("environments in the number of", loaded.n_envs, self.n_envs),
             ("observations of shape", loaded.obs_shape, getattr(own, "obs_shape", None)),
             ("actions of dimension", loaded.action_dim, getattr(own, "action_dim", None)),
         )
@@ -133,8 +141,8 @@ class Loading(OffPolicyAlgorithm):
             if got != wanted:
                 self.replay_buffer = own
                 raise ValueError(
-                    f"path must be a replay buffer of as many or the same {what} as the model, "
-                    f"{wanted}; got {got} in {path}"
+                    f"path must hold a replay buffer with {what} {wanted}, as the model has; got "
+                    f"{got} in {path}"
                 )
         if self.replay_buffer_class is None:
             self.replay_buffer = self._with_steps(loaded)
