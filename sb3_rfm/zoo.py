@@ -7,6 +7,7 @@ put into its tables in place.
 
 import argparse
 import inspect
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ALGORITHM = "rfm_flow"
 DEFAULT_FOLDER = "logs"
+
+WORD = re.compile(r"[A-Za-z]+(_[A-Za-z]+)*(_[-+.\deE]+)?")
 
 # Arguments that an algorithm takes but its training does not depend on: not searched.
 UNUSED = {
@@ -163,6 +166,24 @@ def _given(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_known_args(arguments)[0]
 
 
+def _quoted(arguments: list[str]) -> list[str]:
+    """
+    Words such as ``auto`` and ``lin_3e-4`` in quotes, where rl_zoo3 evaluates them as Python.
+
+    :param arguments: what follows the command's name
+    :return: the same, but for values of ``--hyperparams``
+    """
+    quoted, evaluated = [], False
+    for argument in arguments:
+        if argument.startswith("-"):
+            evaluated = argument in ("-params", "--hyperparams")
+        key, _, value = argument.partition(":")
+        if evaluated and WORD.fullmatch(value) and value not in ("True", "False", "None"):
+            argument = f"{key}:{value!r}"
+        quoted.append(argument)
+    return quoted
+
+
 def _with_defaults(command: str, arguments: list[str]) -> list[str]:
     """
     What the user gave, and our own choices for what was left out.
@@ -194,7 +215,7 @@ def _with_defaults(command: str, arguments: list[str]) -> list[str]:
             added += ["--folder", DEFAULT_FOLDER]
         if command == "enjoy" and not has_display() and "--no-render" not in arguments:
             added += ["--no-render"]
-    return [*arguments, *added]
+    return [*_quoted(arguments), *added]
 
 
 def forward(command: str, arguments: list[str]) -> int:

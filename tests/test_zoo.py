@@ -1,5 +1,6 @@
 """The RL Zoo's commands with our algorithms, and the hyperparameter files they read."""
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from gymnasium import spaces
 from rl_zoo3 import hyperparams_opt
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import StoreDict
 from stable_baselines3 import SAC, TD3
 from test_envs import PROTOCOL
 
@@ -282,6 +284,18 @@ def test_train_keeps_what_was_given(forwarded):
     assert "--conf-file" not in arguments
     assert _value(arguments, "-conf") == "my.yml"
     assert _value(arguments, "--num-threads") == "2"
+
+
+def test_words_among_hyperparameters_need_no_quotes(forwarded):
+    words = ["temperature:auto", "critic_learning_rate:lin_1e-3", "estimator:diagonal_centred"]
+    others = ["gamma:0.9", "optimize_memory_usage:True", "policy_kwargs:dict(net_arch=[8])"]
+    arguments = forwarded("train", "--env", WALKER, "-params", *words, *others, "--seed", "1")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-params", nargs="+", action=StoreDict)
+    assert vars(parser.parse_known_args(arguments[1:])[0])["params"] == {
+        "temperature": "auto", "critic_learning_rate": "lin_1e-3", "estimator": "diagonal_centred",
+        "gamma": 0.9, "optimize_memory_usage": True, "policy_kwargs": {"net_arch": [8]},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,7 @@ INTEGERS = {
     "stats_window_size": 1,
     "verbose": 0,
 }
-SHARES = {"tau", "gamma"}
-RATES = {"learning_rate", "critic_learning_rate"}
+SHARES = ("tau", "gamma")
 KINDS: dict[str, tuple[type, ...]] = {
     "action_noise": (ActionNoise,),
     "replay_buffer_kwargs": (dict,),
@@ -104,29 +103,47 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     :raises ValueError: a number or name that is not allowed
     :raises TypeError: an argument of the wrong type
     """
-    given = arguments.keys()
-    for name in INTEGERS.keys() & given:
-        require_int(name, arguments[name], INTEGERS[name])
-    for name in given & SHARES:
-        require_float(name, arguments[name], 0.0, 1.0)
-    for name in given & RATES:
-        if name == "learning_rate" or arguments[name] is not None:
-            check_rate(name, arguments[name])
-    if "device" in given:
-        check_device(arguments["device"])
-    for name in KINDS.keys() & given:
-        kinds, got = KINDS[name], arguments[name]
-        missing = got is None and name not in ("device", "optimize_memory_usage")
-        if not missing and not isinstance(got, kinds):
-            allowed = " or ".join(kind.__name__ for kind in kinds)
-            raise TypeError(f"{name} must be of type {allowed}; got {got!r}")
-    if arguments.get("seed") is not None:
-        require_int("seed", arguments["seed"], 0)
-    buffer = arguments.get("replay_buffer_class")
+    for name, got in arguments.items():
+        if name in INTEGERS:
+            require_int(name, got, INTEGERS[name])
+        elif name in SHARES:
+            require_float(name, got, 0.0, 1.0)
+        elif name == "learning_rate" or (name == "critic_learning_rate" and got is not None):
+            check_rate(name, got)
+        elif name == "device":
+            check_device(got)
+        elif name == "train_freq":
+            check_train_freq(got)
+        elif name == "seed" and got is not None:
+            require_int(name, got, 0)
+        elif name == "replay_buffer_class":
+            check_buffer_class(got)
+        if name in KINDS:
+            check_kind(name, got, KINDS[name])
+
+
+def check_kind(name: str, got: Any, kinds: tuple[type, ...]) -> None:
+    """
+    Refuse what is of no kind that is allowed.
+
+    :param name: of the argument
+    :param got: its value; None is allowed where the argument has it for a default
+    :param kinds: what is allowed
+    """
+    missing = got is None and name not in ("device", "optimize_memory_usage")
+    if not missing and not isinstance(got, kinds):
+        allowed = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} must be of type {allowed}; got {got!r}")
+
+
+def check_buffer_class(buffer: Any) -> None:
+    """
+    Refuse what is no class of replay buffers.
+
+    :param buffer: a subclass of Stable-Baselines3's, or None
+    """
     if buffer is not None and not (isinstance(buffer, type) and issubclass(buffer, ReplayBuffer)):
         raise TypeError(f"replay_buffer_class must be a subclass of ReplayBuffer; got {buffer!r}")
-    if "train_freq" in given:
-        check_train_freq(arguments["train_freq"])
 
 
 def check_policy(policy: Any, base: type) -> None:

@@ -15,6 +15,7 @@ LARGEST = np.float64(1e15)
 What observations, rewards and actions may be in size. Losses square what is learnt from them, and a
 return is up to thousands of rewards: float32 ends at 3.4e38.
 """
+KINDS = (np.ndarray, np.generic, float, list, tuple)
 ALLOWED = f"finite numbers of at most {LARGEST:g} in size are allowed"
 
 
@@ -37,11 +38,26 @@ def not_finite(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from not_finite(f"{name}[{key!r}]", item)
-    elif isinstance(value, np.ndarray | np.generic | float | list | tuple):
+    elif isinstance(value, KINDS):
         array = np.asarray(value)
         for index in np.argwhere(_wrong(array)):
             place = ", ".join(map(str, index))
             yield f"{name}[{place}] is {array[tuple(index)]}".replace("[] ", " ")
+
+
+def is_fine(value: Any) -> bool:
+    """
+    Whether nothing is not finite or too large.
+
+    :param value: an array, a number, a list or a dictionary of them
+    :return: True if so, and for anything else
+    """
+    if isinstance(value, Mapping):
+        return all(map(is_fine, value.values()))
+    if not isinstance(value, KINDS):
+        return True
+    array = np.asarray(value)
+    return array.dtype.kind != "f" or bool(np.abs(array).max(initial=0.0) <= LARGEST)
 
 
 def wrong_rows(value: Any, n_rows: int) -> np.ndarray:
@@ -162,9 +178,9 @@ class WatchedEnv:
         """:return: the first observations, all finite"""
         self._before = [_Averages(layer) for layer in self._normalizers]
         obs = self._env.reset()
-        self._name_first({"observation": obs})
-        wrong = wrong_rows(obs, self._env.num_envs)
-        self._blind[:] = self._memory * wrong
+        self._blind[:] = self._memory * wrong_rows(obs, self._env.num_envs)
+        if self._blind.any():
+            self._name_first({"observation": obs})
         self._wrong_rewards = None
         return made_finite(obs)
 
@@ -184,30 +200,36 @@ class WatchedEnv:
     def step_wait(self) -> Any:
         """:return: observations, rewards, dones, infos, all finite"""
         obs, rewards, dones, infos = self._env.step_wait()
-        ends = {i: infos[i].get("terminal_observation") for i in np.flatnonzero(dones)}
-        named = {f"terminal observation of environment {i}": end for i, end in ends.items()}
-        self._name_first({"observation": obs, "reward": rewards, **named})
-        wrong_obs = wrong_rows(obs, len(dones))
-        self._wrong_rewards = wrong_rows(rewards, len(dones))
-        wrong_ends = np.zeros(len(dones), bool)
-        for i, end in ends.items():
-            wrong_ends[i] = next(not_finite("", end), None) is not None
-        if wrong_ends.any():
-            infos = [dict(info) for info in infos]
-            for i in np.flatnonzero(wrong_ends):
-                infos[i]["terminal_observation"] = made_finite(ends[i])
+        ended = np.flatnonzero(dones)
+        ends = {
+            f"terminal observation of environment {i}": infos[i].get("terminal_observation")
+            for i in ended
+        }
+        self.left_out, self._wrong_rewards = self._blind > 0, None
+        if is_fine(obs) and is_fine(rewards) and is_fine(ends):
+            if self.left_out.any():
+                self._hold(np.zeros(len(dones), bool), dones)
+            return obs, rewards, dones, infos
+        self._name_first({"observation": obs, "reward": rewards, **ends})
+        wrong_obs, self._wrong_rewards = (wrong_rows(part, len(dones)) for part in (obs, rewards))
+        self._hold(wrong_obs, dones)
         # a new episode's first observation is none of the transition's that ended the old one
-        wrong_next = np.where(dones, wrong_ends, wrong_obs)
-        self.left_out = (self._blind > 0) | self._wrong_rewards | wrong_next
+        wrong_next = wrong_obs & ~dones
+        infos = [dict(info) for info in infos]
+        for i, end in zip(ended, ends.values(), strict=True):
+            wrong_next[i] = not is_fine(end)
+            infos[i]["terminal_observation"] = made_finite(end)
+        self.left_out = self.left_out | self._wrong_rewards | wrong_next
+        return made_finite(obs), made_finite(rewards), dones, infos
+
+    def _hold(self, wrong_obs: np.ndarray, dones: np.ndarray) -> None:
+        """Count the observations to come that hold what was made up, after a step."""
         later = np.where(dones, 0, np.maximum(self._blind - 1, 0))
         self._blind[:] = np.where(wrong_obs, self._memory, later)
-        return made_finite(obs), made_finite(rewards), dones, infos
 
     def _name_first(self, parts: dict[str, Any]) -> None:
         """Complain of the first number that is wrong."""
-        culprit = next((c for name, part in parts.items() for c in not_finite(name, part)), None)
-        if culprit is not None:
-            self._complain(culprit)
+        self._complain(next(c for name, part in parts.items() for c in not_finite(name, part)))
 
     def correct_averages(self) -> None:
         """Have ``VecNormalize`` count nothing of the last step or reset that was made up."""

@@ -18,6 +18,7 @@ from sb3_rfm.common.finite import (
     ALLOWED,
     NonFiniteError,
     WatchedEnv,
+    is_fine,
     made_finite,
     not_finite,
     wrong_rows,
@@ -61,15 +62,15 @@ class Guarded(OffPolicyAlgorithm):
         )
 
     @contextmanager
-    def _watching(self, n_steps: int) -> Iterator[VecEnv]:
+    def _watching(self, env: VecEnv, n_steps: int) -> Iterator[VecEnv]:
         """
-        Watch the environment.
+        Watch an environment.
 
+        :param env: the environment
         :param n_steps: environment steps that its next call makes
-        :return: what to call
+        :return: what to call in its place
         """
-        assert self.env is not None
-        outer, base, wrappers = self.env, self.env, list[VecEnvWrapper]()
+        base, wrappers = env, list[VecEnvWrapper]()
         while isinstance(base, VecEnvWrapper):
             wrappers.append(base)
             base = base.venv
@@ -81,17 +82,19 @@ class Guarded(OffPolicyAlgorithm):
                 self._refuse(culprit, self.num_timesteps + n_steps)
 
         self._watch = WatchedEnv(base, wrappers, self._blind, complain)
-        watched = cast(VecEnv, self._watch)
+        watched, own = cast(VecEnv, self._watch), self.env
         try:
             if wrappers:
                 wrappers[-1].venv = watched
+                yield env
             else:
-                self.env = watched
-            yield self.env
+                self.env = watched if own is env else own
+                yield watched
         finally:
             if wrappers:
                 wrappers[-1].venv = base
-            self.env, self._watch = outer, None
+            self.env = own if self.env is watched else self.env
+            self._watch = None
 
     def _setup_learn(
         self,
@@ -107,7 +110,7 @@ class Guarded(OffPolicyAlgorithm):
         arguments = (total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if self.env is None:
             return super()._setup_learn(*arguments)  # which says what is missing
-        with self._watching(0):
+        with self._watching(self.env, 0):
             prepared = super()._setup_learn(*arguments)
             if begins and self._watch is not None:
                 self._watch.correct_averages()
@@ -137,7 +140,7 @@ class Guarded(OffPolicyAlgorithm):
         :return: what was collected
         """
         try:
-            with self._watching(env.num_envs) as watched:
+            with self._watching(env, env.num_envs) as watched:
                 rollout = super().collect_rollouts(
                     watched,
                     callback,
@@ -166,8 +169,9 @@ class Guarded(OffPolicyAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         action, scaled = super()._sample_action(learning_starts, action_noise, n_envs)
-        self._wrong_actions = wrong_rows(scaled, n_envs)
-        if self._wrong_actions.any():
+        self._wrong_actions = False
+        if not is_fine(scaled):
+            self._wrong_actions = wrong_rows(scaled, n_envs)
             if self.on_nan == "raise":
                 culprit = next(not_finite("action", scaled))
                 self._refuse(culprit, self.num_timesteps + n_envs, self._cause_of_action())
@@ -191,13 +195,11 @@ class Guarded(OffPolicyAlgorithm):
         self, infos: list[dict[str, Any]], dones: np.ndarray | None = None
     ) -> None:
         """Keep what the log averages of episodes, but for returns that are not finite."""
-        kept = [
-            {key: value for key, value in info.items() if key != "episode"}
-            if not math.isfinite((info.get("episode") or {}).get("r", 0.0))
-            else info
-            for info in infos
-        ]
-        super()._update_info_buffer(kept, dones)
+        for i, info in enumerate(infos):
+            if not is_fine((info.get("episode") or {}).get("r")):
+                without = {key: value for key, value in info.items() if key != "episode"}
+                infos = [*infos[:i], without, *infos[i + 1 :]]
+        super()._update_info_buffer(infos, dones)
 
     def _store_transition(
         self,

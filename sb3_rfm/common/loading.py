@@ -133,7 +133,7 @@ class Loading(OffPolicyAlgorithm):
         super().load_replay_buffer(path, truncate_last_traj)
         loaded: Any = self.replay_buffer
         named = (
-            ("environments in the number of", loaded.n_envs, self.n_envs),
+            ("n_envs =", loaded.n_envs, self.n_envs),
             ("observations of shape", loaded.obs_shape, getattr(own, "obs_shape", None)),
             ("actions of dimension", loaded.action_dim, getattr(own, "action_dim", None)),
         )

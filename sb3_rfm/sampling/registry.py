@@ -34,7 +34,7 @@ def require_int(argument: str, got: Any, minimum: int = 1) -> None:
         raise TypeError(
             f"{argument} must be an int of at least {minimum}; got {got!r} ({type(got).__name__})"
         )
-    require(got >= minimum, argument, got, f"an int of at least {minimum}")
+    require(int(got) >= minimum, argument, got, f"an int of at least {minimum}")
 
 
 def require_float(argument: str, got: Any, low: float = -math.inf, high: float = math.inf) -> None:
@@ -51,7 +51,7 @@ def require_float(argument: str, got: Any, low: float = -math.inf, high: float =
             f"{argument} must be a number in [{low}, {high}]; got {got!r} ({type(got).__name__})"
         )
     require(
-        math.isfinite(got) and low <= got <= high,
+        math.isfinite(got) and low <= float(got) <= high,
         argument,
         got,
         f"a finite number in [{low}, {high}]",
