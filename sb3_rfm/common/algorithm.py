@@ -289,11 +289,11 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         :param gradient_steps: number of updates
         :param batch_size: transitions an update
         """
+        if self._has_nothing_to_learn():
+            return
         self.policy.set_training_mode(True)
         self._update_rates()
         infos: list[Info] = []
-        if self._has_nothing_to_learn():
-            return
         for _ in range(gradient_steps):
             data = self._sample(batch_size)
             with_actor = self._n_updates % self.choices.policy_delay == 0

@@ -42,7 +42,7 @@ def not_finite(name: str, value: Any) -> Iterator[str]:
         array = np.asarray(value)
         for index in np.argwhere(_wrong(array)):
             place = ", ".join(map(str, index))
-            yield f"{name}[{place}] is {array[tuple(index)]}".replace("[] ", " ")
+            yield f"{name}[{place}] is {array[tuple(index)]:g}".replace("[] ", " ")
 
 
 def is_fine(value: Any) -> bool:

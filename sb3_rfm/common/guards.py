@@ -220,7 +220,7 @@ class Guarded(OffPolicyAlgorithm):
 
     def _has_nothing_to_learn(self) -> bool:
         """Whether all that was seen so far was left out."""
-        return self.replay_buffer is not None and self.replay_buffer.size() == 0
+        return isinstance(self.replay_buffer, ReplayBuffer) and self.replay_buffer.size() == 0
 
     def _check_update(self, key: str, value: float) -> None:
         """Raise if a logged quantity is not finite and updates are not skipped."""

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_rfm.common.critic_watch import CriticWatch
@@ -55,7 +56,8 @@ class Recorded(Guarded):
 
     def _horizon(self) -> int:
         """Steps that an episode may have had so far."""
-        stored = 0 if self.replay_buffer is None else self.replay_buffer.size()
+        buffer = self.replay_buffer
+        stored = buffer.size() if isinstance(buffer, ReplayBuffer) else 0
         return max(self.num_timesteps // self.n_envs, stored, 1)
 
     def _see_rewards(self, data: ReplayBufferSamples) -> None:
