@@ -187,9 +187,16 @@ def plain_values(
         if name in parameters and not kinds:
             kinds = (parameters[name].annotation,)
         whole = name in ("n_timesteps", "n_envs") or (int in kinds and float not in kinds)
-        if whole and isinstance(value, float) and value.is_integer():
-            values[name] = int(value)
+        if whole:
+            values[name] = _whole(value)
     return values
+
+
+def _whole(value: Any) -> Any:
+    """A number that happens to be whole as an int, in a pair too; anything else as it is."""
+    if isinstance(value, list | tuple):
+        return type(value)(_whole(item) for item in value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def with_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:

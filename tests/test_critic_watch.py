@@ -16,7 +16,7 @@ from sb3_rfm import QNE, RFMFlow
 from sb3_rfm.common.critic_watch import IMPOSSIBLE, CriticWatch
 
 SMALL: dict[str, Any] = {
-    "learning_starts": 100,
+    "learning_starts": 50,
     "batch_size": 16,
     "buffer_size": 1000,
     "policy_kwargs": {"net_arch": [16]},
@@ -54,8 +54,8 @@ class Rewarded(gym.Env):
 
 REWARDS = {
     "none": lambda total, over: 0.0,
-    "tiny at first": lambda total, over: -1e-6 if total < 150 else -1.0,
-    "none at first": lambda total, over: 0.0 if total < 150 else 1.0,
+    "tiny at first": lambda total, over: -1e-6 if total < 90 else -1.0,
+    "none at first": lambda total, over: 0.0 if total < 90 else 1.0,
     "at the end alone": lambda total, over: float(over),
     "negative": lambda total, over: -1.0,
 }
@@ -73,9 +73,9 @@ def alarms(algorithm: Any, env: Any, steps: int, **changes: Any) -> list[str]:
 @pytest.mark.parametrize("kind", REWARDS)
 def test_the_verdict_is_the_same_at_every_scale_of_rewards(kind: str, scale: float) -> None:
     env = Rewarded(lambda total, over: scale * REWARDS[kind](total, over))
-    assert alarms(RFMFlow, env, 250, policy_delay=50) == []
+    assert alarms(RFMFlow, env, 130, policy_delay=50) == []
     rates = {"learning_rate": 1e3, "critic_learning_rate": 1e3}
-    assert len(alarms(RFMFlow, env, 250, policy_delay=50, **rates)) >= 1
+    assert len(alarms(RFMFlow, env, 130, policy_delay=50, **rates)) >= 1
 
 
 @pytest.mark.parametrize(
@@ -92,19 +92,19 @@ def test_the_verdict_is_the_same_at_every_scale_of_rewards(kind: str, scale: flo
 def test_no_alarm_and_alarm(changes: dict[str, Any]) -> None:
     env = Rewarded(REWARDS["tiny at first"], changes.pop("size", 1.0))
     changes = {"policy_delay": 20, **changes}
-    assert alarms(RFMFlow, env, 250, **changes) == []
-    assert len(alarms(RFMFlow, env, 250, **changes, critic_learning_rate=1e3)) >= 1
+    assert alarms(RFMFlow, env, 130, **changes) == []
+    assert len(alarms(RFMFlow, env, 130, **changes, critic_learning_rate=1e3)) >= 1
 
 
 def test_the_soft_value_of_no_rewards_is_no_divergence() -> None:
     changes = {"temperature": 5.0, "gamma": 0.9, "tau": 0.2, "policy_delay": 50}
-    assert alarms(QNE, Rewarded(REWARDS["none"]), 300, **changes) == []
+    assert alarms(QNE, Rewarded(REWARDS["none"]), 150, **changes) == []
 
 
 def test_rewards_are_those_that_are_sampled() -> None:
     """Normalised as they are now, computed in hindsight, or in a buffer that was loaded."""
     env = VecNormalize(DummyVecEnv([lambda: Rewarded(lambda *_: 1e3)]), norm_obs=False)
-    model = RFMFlow("MlpPolicy", env, **SMALL).learn(120)
+    model = RFMFlow("MlpPolicy", env, **SMALL).learn(80)
     assert 0 < model.critic_watch.going_on <= env.clip_reward / (1 - model.gamma)
 
     class Hindsight(Rewarded):
@@ -121,7 +121,7 @@ def test_rewards_are_those_that_are_sampled() -> None:
             return np.full(len(achieved), 7.0)
 
     model = RFMFlow("MultiInputPolicy", Hindsight(), replay_buffer_class=HerReplayBuffer, **SMALL)
-    model.learn(120)
+    model.learn(80)
     assert model.critic_watch.going_on == pytest.approx(7 / (1 - model.gamma))
     assert model.critic_watch.last == 7
 
