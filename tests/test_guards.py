@@ -340,7 +340,7 @@ def test_an_action_that_is_not_finite_never_reaches_the_environment() -> None:
     env = Broken(Bandit(), 10**9, "")  # which asserts that actions are finite
     noise = BrokenNoise(np.zeros(2), np.ones(2))
     with pytest.raises(
-        NonFiniteError, match=r"^action\[0, 0\] is nan at step 13 .*not from the pol"
+        NonFiniteError, match=r"^action\[0, 0\] is nan at step 13 .*look at action_noise"
     ):
         watched_by(DummyVecEnv([lambda: env]), action_noise=noise).learn(30)
     noise = BrokenNoise(np.zeros(2), np.ones(2))

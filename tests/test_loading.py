@@ -126,8 +126,9 @@ def test_another_number_of_environments(algorithm: Any, tmp_path: Path) -> None:
     model = small(algorithm, make_vec_env(Bandit, 2), action_noise=noise).learn(20)
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")
-    for n_envs in (1, 3):
-        loaded = algorithm.load(tmp_path / "model", env=make_vec_env(Bandit, n_envs))
+    for n_envs, reset in ((1, True), (3, False)):
+        env = make_vec_env(Bandit, n_envs)
+        loaded = algorithm.load(tmp_path / "model", env=env, force_reset=reset)
         own = loaded.replay_buffer
         with pytest.raises(ValueError, match=rf"n_envs = {n_envs}, as .*; got 2 in"):
             loaded.load_replay_buffer(tmp_path / "buffer")

@@ -105,7 +105,7 @@ class Guarded(OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         begins = reset_num_timesteps or self._last_obs is None
-        if begins and self.replay_buffer is not None:
+        if begins and isinstance(self.replay_buffer, ReplayBuffer):
             close_episode(self.replay_buffer)  # the environment is reset
         arguments = (total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if self.env is None:
@@ -184,7 +184,9 @@ class Guarded(OffPolicyAlgorithm):
     def _cause_of_action(self) -> str:
         """Where an action that is not finite comes from."""
         wrong = self._wrong_weights()
-        return f": the policy's {wrong}" if wrong else ": not from the policy's weights, finite all"
+        if wrong:
+            return f": the policy's {wrong}"
+        return ": the policy's weights are finite; look at action_noise and at layers of your own"
 
     def _wrong_weights(self) -> str | None:
         """The first weight that is not finite."""
@@ -196,7 +198,7 @@ class Guarded(OffPolicyAlgorithm):
     ) -> None:
         """Keep what the log averages of episodes, but for returns that are not finite."""
         for i, info in enumerate(infos):
-            if not is_fine((info.get("episode") or {}).get("r")):
+            if not np.isfinite((info.get("episode") or {}).get("r", 0.0)).all():
                 without = {key: value for key, value in info.items() if key != "episode"}
                 infos = [*infos[:i], without, *infos[i + 1 :]]
         super()._update_info_buffer(infos, dones)

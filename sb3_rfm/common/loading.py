@@ -39,9 +39,7 @@ class Loading(OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         self._check_saved_by()
-        noise = self.action_noise
-        if isinstance(noise, VectorizedActionNoise) and noise.n_envs != self.n_envs:
-            self.action_noise = noise.base_noise  # for as many environments when learn() begins
+        self._forget_other_environments()
         # what SB3 chooses and writes there is not the user's: a loaded model chooses anew
         given = self.replay_buffer_class, self.replay_buffer_kwargs
         self.replay_buffer_kwargs = dict(self.replay_buffer_kwargs)
@@ -51,6 +49,15 @@ class Loading(OffPolicyAlgorithm):
         super()._setup_model()
         self.replay_buffer_class, self.replay_buffer_kwargs = given
         self._counted_steps = given[0] is None and type(self.replay_buffer) is NStepReplayBuffer
+
+    def _forget_other_environments(self) -> None:
+        """Where a loaded model has another number of environments: learn() begins episodes anew."""
+        noise, obs = self.action_noise, self._last_obs
+        if isinstance(noise, VectorizedActionNoise) and noise.n_envs != self.n_envs:
+            self.action_noise = noise.base_noise  # of which learn() makes as many as it needs
+        first = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        if first is not None and len(first) != self.n_envs:
+            self._last_obs = None
 
     def _check_saved_by(self) -> None:
         """Refuse a file of another algorithm: its choices would stand in this one's place."""
