@@ -69,8 +69,11 @@ def alarms(algorithm: Any, env: Any, steps: int, **changes: Any) -> list[str]:
     return [str(w.message) for w in seen if "diverge" in str(w.message)]
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("kind", REWARDS)
+SCALED = [(kind, 1.0) for kind in REWARDS]
+SCALED += [(kind, scale) for kind in ("tiny at first", "negative") for scale in (1e-3, 1e3)]
+
+
+@pytest.mark.parametrize(("kind", "scale"), SCALED)
 def test_the_verdict_is_the_same_at_every_scale_of_rewards(kind: str, scale: float) -> None:
     env = Rewarded(lambda total, over: scale * REWARDS[kind](total, over))
     assert alarms(RFMFlow, env, 130, policy_delay=50) == []
@@ -98,7 +101,8 @@ def test_no_alarm_and_alarm(changes: dict[str, Any]) -> None:
 
 def test_the_soft_value_of_no_rewards_is_no_divergence() -> None:
     changes = {"temperature": 5.0, "gamma": 0.9, "tau": 0.2, "policy_delay": 50}
-    assert alarms(QNE, Rewarded(REWARDS["none"]), 150, **changes) == []
+    changes |= {"sampling_steps": 2, "n_candidates": 2, "critic_learning_rate": 0.03}
+    assert alarms(QNE, Rewarded(REWARDS["none"]), 110, **changes) == []
 
 
 def test_rewards_are_those_that_are_sampled() -> None:
@@ -145,6 +149,17 @@ def test_the_largest_return_that_rewards_allow() -> None:
     endless = CriticWatch()
     endless.see_rewards(batch([-2.0], [0.0]), 1.0, 1000)
     assert endless.going_on == 2000.0
+
+
+def test_the_entropy_that_counts_is_not_that_of_one_update() -> None:
+    watch = CriticWatch()
+    for _ in range(3):
+        watch.see_entropy(-2.0, 0.9, 1000)
+    assert watch.bonus == pytest.approx(20.0)
+    watch.see_entropy(1002.0, 0.9, 1000)
+    assert watch.bonus == pytest.approx(10 * (2 + 0.01 * 1000))
+    watch.see_entropy(0.0, 0.9, 1000)
+    assert watch.bonus == pytest.approx(120.0)
 
 
 def test_critics_recover_and_diverge_again() -> None:

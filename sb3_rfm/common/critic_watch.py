@@ -11,6 +11,9 @@ IMPOSSIBLE = 2.0
 UNTRAINED = 5.0
 """Times the size of the first values (or 1 in all): what critics say before they know rewards."""
 
+SMOOTHING = 0.01
+"""Share of one update's entropy: a density that is off the scale once explains nothing."""
+
 
 @dataclass
 class CriticWatch:
@@ -23,7 +26,8 @@ class CriticWatch:
 
     :param going_on: the largest return of rewards after which an episode goes on
     :param last: the largest reward that ended an episode, in size
-    :param bonus: the largest return of entropy
+    :param bonus: the largest return of entropy, smoothed over updates
+    :param smoothed: the entropy's bonus a step, smoothed; None before the first
     :param untrained: size of the first values; None before them
     :param diverged: whether the critics are beyond what is possible
     """
@@ -31,6 +35,7 @@ class CriticWatch:
     going_on: float = 0.0
     last: float = 0.0
     bonus: float = 0.0
+    smoothed: float | None = None
     untrained: float | None = None
     diverged: bool = False
 
@@ -57,7 +62,9 @@ class CriticWatch:
         :param gamma: discount factor
         :param horizon: see :meth:`see_rewards`
         """
-        self.bonus = max(self.bonus, abs(bonus) * float(horizon_of(gamma, horizon)))
+        before = abs(bonus) if self.smoothed is None else self.smoothed
+        self.smoothed = before + SMOOTHING * (abs(bonus) - before)
+        self.bonus = max(self.bonus, self.smoothed * float(horizon_of(gamma, horizon)))
 
     def see_first(self, q_target: float, critic_loss: float) -> None:
         """
@@ -69,17 +76,18 @@ class CriticWatch:
         if self.untrained is None:
             self.untrained = max(abs(q_target), math.sqrt(critic_loss))
 
-    def ratio(self, q_target: float, reward_scale: float) -> float:
+    def ratio(self, q_target: float, reward_scale: float, bonus: float = 0.0) -> float:
         """
         The size of a target over the largest that anything explains.
 
         :param q_target: mean target of an update
         :param reward_scale: what rewards are multiplied by
+        :param bonus: temperature times entropy in this very target
         :return: about 1 at most, unless critics diverge
         """
         rewards = abs(reward_scale) * (self.going_on + self.last)
         untrained = max(1.0, UNTRAINED * (self.untrained or 0.0))
-        return abs(q_target) / (rewards + self.bonus + untrained)
+        return abs(q_target) / (rewards + self.bonus + abs(bonus) + untrained)
 
     def diverges_anew(self, ratio: float) -> bool:
         """

@@ -71,12 +71,14 @@ class Recorded(Guarded):
 
         :param values: what updates reported, by key
         """
-        watch = self.critic_watch
-        for entropy in values.get("rfm/policy_entropy", []):
-            temperature = values.get("rfm/temperature", [self.temperature])[-1]
-            watch.see_entropy(temperature * entropy, self.gamma, self._horizon())
-        watch.see_first(values["rfm/q_target"][0], values["train/critic_loss"][0])
-        ratios = [watch.ratio(q, self.choices.reward_scale) for q in values["rfm/q_target"]]
+        watch, targets = self.critic_watch, values["rfm/q_target"]
+        watch.see_first(targets[0], values["train/critic_loss"][0])
+        entropies = values.get("rfm/policy_entropy", [])
+        bonuses = [self.temperature * entropy for entropy in entropies] or [0.0] * len(targets)
+        ratios = []
+        for target, bonus in zip(targets, bonuses, strict=True):
+            watch.see_entropy(bonus, self.gamma, self._horizon())
+            ratios.append(watch.ratio(target, self.choices.reward_scale, bonus))
         ratio = sum(ratios) / len(ratios)
         self.logger.record("rfm/q_over_bound", ratio)
         if watch.diverges_anew(ratio):
