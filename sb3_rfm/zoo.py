@@ -129,7 +129,7 @@ def register(playing: bool = False) -> None:
         hyperparams_opt.HYPERPARAMS_CONVERTER[name] = hyperparams_opt.convert_offpolicy_params
     theirs = ExperimentManager._preprocess_schedules
     if not isinstance(theirs, _Preprocessed):
-        ExperimentManager._preprocess_schedules = _Preprocessed(theirs)
+        ExperimentManager._preprocess_schedules = _Preprocessed(theirs)  # type: ignore[method-assign]
 
 
 class _Preprocessed:

@@ -18,8 +18,9 @@ SMOOTHING = 0.01
 @dataclass
 class CriticWatch:
     """
-    Compares the critics' mean target with the largest value that anything explains: the return that
-    the sampled rewards allow, the bonus of entropy, and what critics say that are untrained.
+    Compares the critics' mean target, and half their errors (both values of an error are possible
+    ones), with the largest value that anything explains: the return that the sampled rewards allow,
+    the bonus of entropy, and what critics say that are untrained.
 
     Critics that diverge grow past any of these. Rewards that are tiny, rare or zero at first, or
     scaled, change when that is noticed and not whether.
@@ -66,28 +67,34 @@ class CriticWatch:
         self.smoothed = before + SMOOTHING * (abs(bonus) - before)
         self.bonus = max(self.bonus, self.smoothed * float(horizon_of(gamma, horizon)))
 
-    def see_first(self, q_target: float, critic_loss: float) -> None:
+    def see_first(self, q_target: float, error: float) -> None:
         """
         Take note of the first update, from untrained critics; later ones change nothing.
 
         :param q_target: mean target
-        :param critic_loss: mean square of the critics' errors
+        :param error: root mean square of the critics' errors
         """
         if self.untrained is None:
-            self.untrained = max(abs(q_target), math.sqrt(critic_loss))
+            self.untrained = max(abs(q_target), error)
 
-    def ratio(self, q_target: float, reward_scale: float, bonus: float = 0.0) -> float:
+    def ratio(
+        self, q_target: float, error: float, reward_scale: float, bonus: float | None = None
+    ) -> float:
         """
-        The size of a target over the largest that anything explains.
+        The size of an update's values over the largest that anything explains.
 
-        :param q_target: mean target of an update
+        :param q_target: mean target
+        :param error: root mean square of the critics' errors; not looked at with entropy, single
+            densities of which are off the scale
         :param reward_scale: what rewards are multiplied by
-        :param bonus: temperature times entropy in this very target
+        :param bonus: temperature times entropy in this very target; None for a target without
         :return: about 1 at most, unless critics diverge
         """
         rewards = abs(reward_scale) * (self.going_on + self.last)
         untrained = max(1.0, UNTRAINED * (self.untrained or 0.0))
-        return abs(q_target) / (rewards + self.bonus + abs(bonus) + untrained)
+        if bonus is not None:
+            return abs(q_target) / (rewards + self.bonus + abs(bonus) + untrained)
+        return max(abs(q_target), error / 2) / (rewards + untrained)
 
     def diverges_anew(self, ratio: float) -> bool:
         """

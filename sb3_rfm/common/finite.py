@@ -71,7 +71,7 @@ def wrong_rows(value: Any, n_rows: int) -> np.ndarray:
     if isinstance(value, Mapping):
         parts = [wrong_rows(part, n_rows) for part in value.values()]
         return np.logical_or.reduce(parts) if parts else np.zeros(n_rows, bool)
-    return _wrong(np.asarray(value)).reshape(n_rows, -1).any(1)
+    return np.asarray(_wrong(np.asarray(value)).reshape(n_rows, -1).any(1))
 
 
 def made_finite(value: Any) -> Any:
@@ -171,7 +171,7 @@ class WatchedEnv:
         return getattr(self._env, name)
 
     @property
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # type: ignore[misc]
         return type(self._env)
 
     def reset(self) -> Any:

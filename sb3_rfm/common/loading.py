@@ -70,7 +70,7 @@ class Loading(OffPolicyAlgorithm):
         self._saved_by = own
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls,
         path: Any,
         env: GymEnv | None = None,

@@ -1,5 +1,6 @@
 """What updates report, read from the device as rarely as can be and given to the logger."""
 
+import math
 import warnings
 from typing import Any
 
@@ -24,6 +25,8 @@ class Recorded(Guarded):
     """
 
     choices: Any
+    actor: Any
+    critic: Any
     critic_watch: CriticWatch
     _unread: list[Info]
 
@@ -66,24 +69,31 @@ class Recorded(Guarded):
 
     def _check_critics(self, values: dict[str, list[float]]) -> None:
         """
-        Record the critics' targets over the largest value that anything explains; warn each time
-        they begin to be impossible.
+        Record the critics' values over the largest that anything explains; warn each time they
+        begin to be impossible.
 
         :param values: what updates reported, by key
         """
-        watch, targets = self.critic_watch, values["rfm/q_target"]
-        watch.see_first(targets[0], values["train/critic_loss"][0])
-        entropies = values.get("rfm/policy_entropy", [])
-        bonuses = [self.temperature * entropy for entropy in entropies] or [0.0] * len(targets)
-        ratios = []
-        for target, bonus in zip(targets, bonuses, strict=True):
-            watch.see_entropy(bonus, self.gamma, self._horizon())
-            ratios.append(watch.ratio(target, self.choices.reward_scale, bonus))
+        watch, scale = self.critic_watch, self.choices.reward_scale
+        targets, losses = values["rfm/q_target"], values["train/critic_loss"]
+        errors = [math.sqrt(2 * loss / self.critic.n_critics) for loss in losses]
+        watch.see_first(targets[0], errors[0])
+        if "rfm/policy_entropy" in values:
+            bonuses = [
+                float(self.actor.temperature()) * entropy
+                for entropy in values["rfm/policy_entropy"]
+            ]
+            for bonus in bonuses:
+                watch.see_entropy(bonus, self.gamma, self._horizon())
+        else:
+            bonuses = [None] * len(targets)
+        several = zip(targets, errors, bonuses, strict=True)
+        ratios = [watch.ratio(target, error, scale, bonus) for target, error, bonus in several]
         ratio = sum(ratios) / len(ratios)
         self.logger.record("rfm/q_over_bound", ratio)
         if watch.diverges_anew(ratio):
             warnings.warn(
-                f"The critics diverge: their mean target is {ratio:.3g} times the largest value "
+                f"The critics diverge: their values or errors are {ratio:.3g} times the largest "
                 "that the rewards so far, the entropy and untrained critics explain (step "
                 f"{self.num_timesteps}).",
                 stacklevel=2,

@@ -91,7 +91,7 @@ def make_estimator(
     require_int("n_particles", n_particles)
     law = SOURCES.resolve(source, Source)
     mover = None if refinement is None else REFINEMENTS.resolve(refinement, Refinement)
-    if isinstance(estimator, Real):
+    if isinstance(estimator, int | float | Real):
         require_float("estimator", estimator)
         estimator = Fixed(float(estimator))
     if isinstance(estimator, Coefficient):
