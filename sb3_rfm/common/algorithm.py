@@ -275,7 +275,7 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     @property
     def temperature(self) -> float:
         """The present temperature lambda of the policy; given at construction or to ``load``."""
-        return float(self.actor.temperature())
+        return self.actor.temperature().item()
 
     def _create_aliases(self) -> None:
         self.actor = self.policy.actor

@@ -80,7 +80,7 @@ class Recorded(Guarded):
         watch.see_first(targets[0], errors[0])
         if "rfm/policy_entropy" in values:
             bonuses = [
-                float(self.actor.temperature()) * entropy
+                self.actor.temperature().item() * entropy
                 for entropy in values["rfm/policy_entropy"]
             ]
             for bonus in bonuses:
