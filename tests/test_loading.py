@@ -149,6 +149,9 @@ def test_the_temperature_can_be_read(tmp_path: Path) -> None:
     assert RFMFlow.load(tmp_path / "model").temperature == pytest.approx(0.7)
     loaded = RFMFlow.load(tmp_path / "model", env=Bandit(), temperature=0.05).learn(20)
     assert loaded.temperature == pytest.approx(0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert small(temperature="auto_0.5").temperature == pytest.approx(0.5)
     falling = small(temperature=lambda progress: np.float32(0.1 + progress)).learn(20)
     assert falling.temperature == pytest.approx(0.1)
 
