@@ -248,7 +248,8 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         # load() writes its keyword arguments into __dict__: they replace what was saved
-        self.choices = self.choices.replaced(self.__dict__)
+        given = {field.name: self.__dict__.get(field.name) for field in fields(Row)}
+        self.choices = self.choices.replaced(plain_arguments(given))
         # and there callbacks look for hyperparameters, as in any algorithm of SB3's
         self.__dict__.update(vars(self.choices))
         chosen = {"n_steps": self.n_steps, "gamma": self.gamma}

@@ -43,6 +43,7 @@ INTEGERS = {
     "verbose": 0,
 }
 SHARES = ("tau", "gamma")
+PAIRS = ("train_freq", "t_range")
 KINDS: dict[str, tuple[type, ...]] = {
     "action_noise": (ActionNoise,),
     "replay_buffer_kwargs": (dict,),
@@ -65,14 +66,15 @@ def plain_number(got: Any) -> Any:
 
 def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Arguments whose numbers are Python's, pairs of them too; a list for ``train_freq`` is a tuple.
+    Arguments whose numbers are Python's, pairs of them too, which are tuples also where a list was
+    given (YAML and JSON have no other).
 
     :param arguments: by name
     :return: the same names
     """
     plain: dict[str, Any] = {}
     for name, got in arguments.items():
-        is_pair = isinstance(got, tuple) or (name == "train_freq" and isinstance(got, list))
+        is_pair = isinstance(got, tuple) or (name in PAIRS and isinstance(got, list))
         # a named tuple, such as SB3's TrainFreq, holds what was checked
         if is_pair and not hasattr(got, "_fields"):
             plain[name] = tuple(plain_number(part) for part in got)
