@@ -26,10 +26,10 @@ from sb3_rfm.checkpoint_files import (
     write_manifest,
     writers_lock,
 )
+from sb3_rfm.common.episodes import close_episode
 from sb3_rfm.common.files import aside, naming, remove_folder, rename, sync_folder
 from sb3_rfm.common.locks import Locked
 from sb3_rfm.env_state import EnvironmentNotSaved, capture, capture_wrappers, restore
-from sb3_rfm.replay import close_episode
 from sb3_rfm.run_folder import versions
 from sb3_rfm.sampling.registry import require_int
 

@@ -3,14 +3,16 @@ constructor's arguments that come of them.
 """
 
 import ast
-import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
+
+from sb3_rfm.common.names import near
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -32,6 +34,9 @@ ALGORITHMS = OWN_ALGORITHMS | {
     "sac": "sb3_rfm:SAC",
     "td3": "stable_baselines3:TD3",
 }
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+"""A number that YAML 1.1 takes for a string: ``3e-4``, ``1e6``, or one in quotes."""
 
 
 def _import_name(name: str) -> Any:
@@ -148,12 +153,78 @@ def wrapper_class(
     return wrap
 
 
+def _numbers(value: Any) -> Any:
+    """
+    Numbers that were read as strings, made numbers, however deep they lie.
+
+    :param value: a plain value
+    :return: the same, but for strings that are numbers
+    """
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_numbers(item) for item in value)
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        return int(value) if value.strip().lstrip("+-").isdigit() else float(value)
+    return value
+
+
+def plain_values(
+    algorithm: "type[OffPolicyAlgorithm]", hyperparams: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Plain values in the types that they are meant to have: ``3e-4``, which YAML takes for a string,
+    is a number, and ``1e6`` a whole one where the algorithm takes nothing else.
+
+    :param algorithm: the class
+    :param hyperparams: plain values by name
+    :return: the same names
+    """
+    parameters = inspect.signature(algorithm).parameters
+    values = {name: _numbers(value) for name, value in hyperparams.items()}
+    for name, value in values.items():
+        kinds = get_args(parameters[name].annotation) if name in parameters else ()
+        if name in parameters and not kinds:
+            kinds = (parameters[name].annotation,)
+        whole = name in ("n_timesteps", "n_envs") or (int in kinds and float not in kinds)
+        if whole:
+            values[name] = _whole(value)
+    return values
+
+
+def _whole(value: Any) -> Any:
+    """A number that happens to be whole as an int, in a pair too; anything else as it is."""
+    if isinstance(value, list | tuple):
+        return type(value)(_whole(item) for item in value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def with_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
+    """
+    Learning rates such as ``lin_3e-4`` made schedules that fall linearly to zero.
+
+    :param hyperparams: values by name
+    :return: the same names
+    :raises ValueError: a learning rate that is another string
+    """
+    from stable_baselines3.common.utils import LinearSchedule
+
+    values = dict(hyperparams)
+    for name, rate in values.items():
+        if name.endswith("learning_rate") and isinstance(rate, str):
+            number = rate.removeprefix("lin_")
+            if number == rate or not NUMBER.fullmatch(number):
+                raise ValueError(f"{name} must be a number or lin_<number>, got {rate!r}.")
+            values[name] = LinearSchedule(float(number), 0.0, 1.0)
+    return values
+
+
 def constructor_arguments(
     algorithm: "type[OffPolicyAlgorithm]", hyperparams: dict[str, Any], n_actions: int
 ) -> dict[str, Any]:
     """
-    Plain values made into what a constructor takes: ``lin_3e-4`` is a linear schedule, a list a
-    tuple for ``train_freq``, ``noise_type`` and ``noise_std`` the action noise.
+    Plain values made into what a constructor takes: a learning rate ``lin_3e-4`` is a linear
+    schedule, a list a tuple for ``train_freq``, ``noise_type`` and ``noise_std`` the action noise.
 
     :param algorithm: the class
     :param hyperparams: plain values by name
@@ -161,12 +232,7 @@ def constructor_arguments(
     :return: arguments of ``algorithm``
     :raises ValueError: when ``algorithm`` has no such argument
     """
-    from stable_baselines3.common.utils import LinearSchedule
-
-    arguments = dict(hyperparams)
-    rate = arguments.get("learning_rate")
-    if isinstance(rate, str):
-        arguments["learning_rate"] = LinearSchedule(float(rate.removeprefix("lin_")), 0.0, 1.0)
+    arguments = with_schedules(plain_values(algorithm, hyperparams))
     if isinstance(arguments.get("train_freq"), list):
         arguments["train_freq"] = tuple(arguments["train_freq"])
     noise = arguments.pop("noise_type", None), arguments.pop("noise_std", 0.1)
@@ -175,9 +241,9 @@ def constructor_arguments(
     allowed = [name for name in inspect.signature(algorithm).parameters if name[0] != "_"]
     for name in arguments:
         if name not in allowed:
-            close = difflib.get_close_matches(name, allowed, n=3)
-            hint = f"did you mean {', '.join(close)}?" if close else f"it has {', '.join(allowed)}."
-            raise ValueError(f"{algorithm.__name__} has no hyperparameter {name!r}: {hint}")
+            raise ValueError(
+                f"{algorithm.__name__} has no hyperparameter {name!r}: {near(name, allowed)}"
+            )
     return arguments
 
 
@@ -222,6 +288,8 @@ def _plain(value: Any) -> Any:
     :param value: anything
     :return: numbers, strings, lists and dictionaries of these; else ``repr(value)``
     """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return _plain(value.item())  # NumPy's
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The replay buffer of a run that goes on: after a broken episode, to a later target."""
+"""The replay buffer of a run that goes on to a later target."""
 
 from typing import Any
 
@@ -32,16 +32,3 @@ def lengthen(buffer: Any, size: int) -> None:
     if buffer.full:
         buffer.pos, buffer.full = old, False
     buffer.buffer_size = size
-
-
-def close_episode(buffer: Any) -> None:
-    """
-    Mark the last transition as cut short, as its episode goes on no further: n-step returns would
-    else run into the next one.
-
-    :param buffer: a ``ReplayBuffer`` or ``DictReplayBuffer`` of Stable-Baselines3
-    """
-    if buffer.size() > 0:
-        last = (buffer.pos - 1) % buffer.buffer_size
-        # without stored next observations, as SB3 itself does before a second learn()
-        (buffer.dones if buffer.optimize_memory_usage else buffer.timeouts)[last] = True

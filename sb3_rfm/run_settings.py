@@ -8,6 +8,7 @@ from sb3_rfm.hyperparams import (
     algorithm_class,
     complete,
     constructor_arguments,
+    plain_values,
     read_hyperparams,
     wrapper_class,
 )
@@ -64,7 +65,8 @@ class RunSettings:
         from sb3_rfm.envs import any_env_id
 
         env_id = any_env_id(self.env)
-        hyperparams = read_hyperparams(self.algo, env_id) | self.hyperparams
+        given = read_hyperparams(self.algo, env_id) | self.hyperparams
+        hyperparams = plain_values(algorithm_class(self.algo), given)
         n_timesteps = int(hyperparams.pop("n_timesteps"))
         steps = self.steps or n_timesteps
         eval_freq = self.eval_freq or min(max(steps // 10, 1), 10_000)

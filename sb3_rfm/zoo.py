@@ -7,12 +7,20 @@ put into its tables in place.
 
 import argparse
 import inspect
+import re
 import runpy
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sb3_rfm.hyperparams import OWN_ALGORITHMS, algorithm_class, hyperparams_file
+from sb3_rfm.hyperparams import (
+    OWN_ALGORITHMS,
+    algorithm_class,
+    hyperparams_file,
+    plain_values,
+    with_schedules,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -20,6 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ALGORITHM = "rfm_flow"
 DEFAULT_FOLDER = "logs"
+
+WORD = re.compile(r"[A-Za-z]+(_[A-Za-z]+)*(_[-+.\deE]+)?")
 
 # Arguments that an algorithm takes but its training does not depend on: not searched.
 UNUSED = {
@@ -108,6 +118,7 @@ def register(playing: bool = False) -> None:
     """
     import rl_zoo3
     from rl_zoo3 import hyperparams_opt
+    from rl_zoo3.exp_manager import ExperimentManager
 
     import sb3_rfm.envs  # noqa: F401  (registers the ids)
 
@@ -116,6 +127,26 @@ def register(playing: bool = False) -> None:
         rl_zoo3.ALGOS[name] = without_buffer(algorithm) if playing else algorithm
         hyperparams_opt.HYPERPARAMS_SAMPLER[name] = partial(sample_rfm_params, name)
         hyperparams_opt.HYPERPARAMS_CONVERTER[name] = hyperparams_opt.convert_offpolicy_params
+    theirs = ExperimentManager._preprocess_schedules
+    if not isinstance(theirs, _Preprocessed):
+        ExperimentManager._preprocess_schedules = _Preprocessed(theirs)  # type: ignore[method-assign]
+
+
+class _Preprocessed:
+    """
+    In the place of the function with which rl_zoo3 makes schedules of strings: numbers that YAML
+    takes for strings, and the schedules of other learning rates than the first, are made before.
+
+    :param theirs: rl_zoo3's
+    """
+
+    def __init__(self, theirs: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self.theirs = theirs
+
+    def __call__(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
+        values = plain_values(algorithm_class(DEFAULT_ALGORITHM), hyperparams)
+        own = {name: value for name, value in values.items() if name != "learning_rate"}
+        return self.theirs(values | with_schedules(own))
 
 
 def _given(arguments: list[str]) -> argparse.Namespace:
@@ -133,6 +164,24 @@ def _given(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--num-threads")
     parser.add_argument("--gym-packages", nargs="+")
     return parser.parse_known_args(arguments)[0]
+
+
+def _quoted(arguments: list[str]) -> list[str]:
+    """
+    Words such as ``auto`` and ``lin_3e-4`` in quotes, where rl_zoo3 evaluates them as Python.
+
+    :param arguments: what follows the command's name
+    :return: the same, but for values of ``--hyperparams``
+    """
+    quoted, evaluated = [], False
+    for argument in arguments:
+        if argument.startswith("-"):
+            evaluated = argument in ("-params", "--hyperparams")
+        key, _, value = argument.partition(":")
+        if evaluated and WORD.fullmatch(value) and value not in ("True", "False", "None"):
+            argument = f"{key}:{value!r}"
+        quoted.append(argument)
+    return quoted
 
 
 def _with_defaults(command: str, arguments: list[str]) -> list[str]:
@@ -166,7 +215,7 @@ def _with_defaults(command: str, arguments: list[str]) -> list[str]:
             added += ["--folder", DEFAULT_FOLDER]
         if command == "enjoy" and not has_display() and "--no-render" not in arguments:
             added += ["--no-render"]
-    return [*arguments, *added]
+    return [*_quoted(arguments), *added]
 
 
 def forward(command: str, arguments: list[str]) -> int:
@@ -199,6 +248,11 @@ def forward(command: str, arguments: list[str]) -> int:
     except (AssertionError, ValueError) as error:
         if command != "train" and _is_about_a_missing_model(str(error)):
             raise FileNotFoundError(f"{error} (the folder is set with -f)") from error
+        if str(error).startswith("No trials are completed yet"):
+            raise ValueError(
+                "no trial was completed: each was pruned or failed, as said above; a trial is "
+                "pruned where a number is not finite"
+            ) from error
         raise RuntimeError(f"rl_zoo3's {command} failed: {error}") from error
     return 0
 

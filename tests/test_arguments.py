@@ -4,12 +4,16 @@ import inspect
 import math
 from typing import Any
 
+import numpy as np
 import pytest
+import torch as th
 from environments import Bandit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.logger import Logger
 
-from sb3_rfm import QVPO, RFMFlow
+from sb3_rfm import QVPO, SAC, RFMFlow
+from sb3_rfm.sampling import Bounded, posterior_mean
 
 LEFT_OUT = {"self", "policy", "env", "_init_setup_model", "buffer_size"}  # a large buffer is slow
 NAMES = sorted(set(inspect.signature(RFMFlow).parameters) - LEFT_OUT)
@@ -91,3 +95,81 @@ def test_what_is_allowed_is_built() -> None:
         seed=0,
     )
     assert one.gamma == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "kinds"),
+    [
+        ("buffer_size", 11, (np.int64, np.int32, np.uint8, np.array, th.tensor)),
+        ("batch_size", 16, (np.int64, np.array)),
+        ("learning_starts", 3, (np.int64, np.array)),
+        ("gradient_steps", -1, (np.int64, np.array)),
+        ("n_steps", 3, (np.int64, np.array)),
+        ("seed", 1, (np.int64, np.array)),
+        ("train_freq", 2, (np.int64, np.array)),
+        ("stats_window_size", 5, (np.int64, np.array)),
+        ("gamma", 0.5, (np.float64, np.float32, np.float16, np.array, th.tensor)),
+        ("tau", 0.25, (np.float32, np.array)),
+        ("learning_rate", 0.5, (np.float32, np.array)),
+        ("critic_learning_rate", 0.5, (np.float32, np.array)),
+        ("temperature", 0.5, (np.float32, np.array)),
+        ("target_entropy", -2.0, (np.float32, np.array)),
+        ("exploration_noise", 0.5, (np.float32, np.array)),
+        ("estimator", 0.5, (np.float32, np.array)),
+        ("entropy_backup", True, (np.bool_,)),
+        ("reward_scale", 2.0, (np.float32, np.array)),
+        ("n_particles", 6, (np.int64, np.array)),
+        ("n_candidates", 3, (np.int64, np.array)),
+        ("n_training_candidates", 3, (np.int64, np.array)),
+        ("sampling_steps", 3, (np.int64, np.array)),
+        ("time_shift", 2.0, (np.float32, np.array)),
+        ("policy_delay", 2, (np.int64, np.array)),
+        ("max_grad_norm", 2.0, (np.float32, np.array)),
+    ],
+)
+def test_numbers_of_numpy_and_torch_are_numbers(name: str, number: Any, kinds: Any) -> None:
+    support = {"support": "tanh"} if name == "estimator" else {}
+    expected = build(**{name: number}, **support)
+    for kind in kinds:
+        one = build(**{name: kind(number)}, **support)
+        assert one.choices == expected.choices
+        got, wanted = vars(one).get(name), vars(expected).get(name)
+        assert got == wanted
+        assert type(got) is type(wanted)
+
+
+def test_pairs_and_lists_of_numpys_numbers() -> None:
+    one = build(train_freq=[np.int64(2), "episode"], t_range=(np.float32(0.25), np.float64(0.5)))
+    assert (one.train_freq.frequency, one.train_freq.unit.value) == (2, "episode")
+    assert one.choices.t_range == (0.25, 0.5)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.array, th.tensor])
+@pytest.mark.parametrize("name", ["learning_rate", "critic_learning_rate", "temperature"])
+def test_schedules_may_return_numpys_numbers(name: str, kind: Any) -> None:
+    one = build(**{name: lambda progress: kind(0.25 + progress)})
+    one._logger, one._current_progress_remaining = Logger(None, []), 0.5
+    one._update_rates()
+    critic, actor = (part.optimizer.param_groups[0]["lr"] for part in (one.critic, one.actor))
+    found = {"learning_rate": actor, "critic_learning_rate": critic, "temperature": one.temperature}
+    assert found[name] == pytest.approx(0.75)
+    assert isinstance(found[name], float)
+
+
+@pytest.mark.parametrize("wrong", [np.float32(1.5), np.array([0.5, 0.5]), np.array(np.nan)])
+def test_numpys_numbers_are_checked_like_any(wrong: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="gamma"):
+        build(gamma=wrong)
+    with pytest.raises((ValueError, TypeError), match="batch_size"):
+        build(batch_size=wrong)
+
+
+def test_pieces_and_sac_take_numpys_numbers() -> None:
+    assert Bounded(n_particles=np.int64(4)) == Bounded(n_particles=4)
+    x_t = th.zeros(2, 1)
+    posterior_mean(
+        lambda x: -x.square().sum(-1), x_t, t=np.float32(0.5), estimator=np.float32(0.5),
+        n_particles=np.int64(4),
+    )  # fmt: skip
+    one = SAC("MlpPolicy", Bandit(), n_candidates=np.int64(2), gamma=np.array(0.5), buffer_size=10)
+    assert (one.n_candidates, one.gamma) == (2, 0.5)

@@ -350,3 +350,27 @@ def test_environments_units() -> None:
     with th.no_grad():
         got = DeterministicPolicy(model.policy)(th.as_tensor(observations(model))).numpy()
     np.testing.assert_allclose(got, actions(model), atol=1e-6)
+
+
+@pytest.mark.parametrize("main", ["__main__", "__mp_main__"])
+def test_a_class_of_the_main_module_is_that_of_the_programs_own(main: str, tmp_path: Path) -> None:
+    """A class is called otherwise where its program is imported, or spawned, than where it runs."""
+
+    def extractor(module: str, name: str = "Extractor") -> type:
+        return type(name, (FlattenExtractor,), {"__module__": module, "__qualname__": name})
+
+    def model(kind: type, **kwargs: Any) -> Any:
+        policy = {"net_arch": [16], "features_extractor_class": kind, **kwargs}
+        return small(policy_kwargs=policy)
+
+    for saved, loaded in ((main, "package.train"), ("train", main), (main, main)):
+        path = save_weights(model(extractor(saved)), tmp_path / "weights")
+        load_weights(model(extractor(loaded)), path)
+    path = save_weights(model(extractor(main)), tmp_path / "weights")
+    others = extractor("train", "Other"), extractor("train", "MyExtractor")
+    for other in others:
+        with pytest.raises(ValueError, match=rf"features_extractor_class: got '{main}.Extractor'"):
+            load_weights(model(other), path)
+    path = save_weights(model(extractor("train")), tmp_path / "weights")
+    with pytest.raises(ValueError, match=r"features_extractor_class: got 'train.Extractor'"):
+        load_weights(model(extractor("other")), path)

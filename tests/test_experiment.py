@@ -22,12 +22,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 from sb3_rfm import cli
+from sb3_rfm.common.episodes import close_episode
 from sb3_rfm.common.locks import FileLock
 from sb3_rfm.common.unwritten import Unwritten
 from sb3_rfm.evaluations import COLUMNS, Evaluation, read_evaluations
 from sb3_rfm.experiment import INTERRUPTED, UNWRITTEN, Machine, resume, start
 from sb3_rfm.hyperparams import algorithm_class
-from sb3_rfm.replay import close_episode
 from sb3_rfm.run_callbacks import Clock, EvaluateToCsv, StopRequest
 from sb3_rfm.run_folder import LOCK, RunFolder
 from sb3_rfm.run_log import EventLog

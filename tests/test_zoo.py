@@ -1,15 +1,20 @@
 """The RL Zoo's commands with our algorithms, and the hyperparameter files they read."""
 
+import argparse
 import os
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import optuna
 import pytest
 import rl_zoo3
 import yaml
+from gymnasium import spaces
 from rl_zoo3 import hyperparams_opt
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import StoreDict
 from stable_baselines3 import SAC, TD3
 from test_envs import PROTOCOL
 
@@ -118,6 +123,74 @@ def test_plain_values_become_arguments():
     assert set(arguments) == {"learning_rate", "train_freq", "action_noise"}
 
 
+YAML = """
+learning_rate: 3e-4
+critic_learning_rate: lin_1e-3
+temperature: 1e-2
+tau: '5e-3'
+buffer_size: 1e3
+batch_size: "64"
+n_particles: 1.2E1
+train_freq: [2e0, step]
+policy_kwargs: {optimizer_kwargs: {eps: 1e-5}, net_arch: [16]}
+"""
+NUMBERS = {
+    "learning_rate": 3e-4, "temperature": 0.01, "tau": 5e-3, "buffer_size": 1000, "batch_size": 64,
+    "n_particles": 12, "policy_kwargs": {"optimizer_kwargs": {"eps": 1e-5}, "net_arch": [16]},
+}  # fmt: skip
+
+
+def test_numbers_that_yaml_takes_for_strings():
+    plain = yaml.safe_load(YAML)
+    assert isinstance(plain["learning_rate"], str)  # YAML 1.1 wants a dot
+    arguments = hyperparams.constructor_arguments(algorithm_class("rfm_flow"), plain, 1)
+    for name, number in NUMBERS.items():
+        assert arguments[name] == number
+        assert type(arguments[name]) is type(number)
+    assert arguments["critic_learning_rate"](0.25) == pytest.approx(2.5e-4)
+    model = algorithm_class("rfm_flow")("MlpPolicy", "Pendulum-v1", **arguments)
+    assert model.train_freq.frequency == 2
+
+
+def test_numbers_of_the_command_line_and_of_a_run():
+    typed = hyperparams.parse_overrides(["buffer_size:1e3", "temperature:'1e-2'", "n_envs:2e0"])
+    settings = RunSettings("rfm_flow", "Pendulum-v1", hyperparams={"n_timesteps": "2e3"} | typed)
+    resolved = settings.resolved()
+    assert resolved.steps == 2000
+    expected = {"buffer_size": 1000, "temperature": 0.01, "n_envs": 2}
+    assert resolved.hyperparams | expected == resolved.hyperparams
+    model, _ = make_model(resolved, "cpu")
+    assert model.temperature == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "critic_learning_rate"])
+def test_learning_rates_that_are_neither_number_nor_schedule(name):
+    for wrong in ("lin_x", "linear", "lin_"):
+        with pytest.raises(ValueError, match=f"{name} must be a number or lin_<number>, got"):
+            hyperparams.constructor_arguments(algorithm_class("qne"), {name: wrong}, n_actions=1)
+
+
+def test_rl_zoo3_reads_the_same_numbers_and_schedules():
+    zoo.register()
+    zoo.register()  # a second time changes nothing
+    values = yaml.safe_load(YAML)
+    made = ExperimentManager._preprocess_schedules(dict(values))
+    assert made["learning_rate"](0.5) == 3e-4
+    assert made["critic_learning_rate"](0.5) == pytest.approx(5e-4)
+    assert {name: made[name] for name in NUMBERS if name != "learning_rate"} == {
+        name: number for name, number in NUMBERS.items() if name != "learning_rate"
+    }
+    made = ExperimentManager._preprocess_schedules({"learning_rate": "lin_1e-3", "clip_range": 0.2})
+    assert made["learning_rate"](0.5) == pytest.approx(5e-4)
+    assert made["clip_range"](0.5) == 0.2
+
+
+def test_a_runs_file_has_numpys_numbers_as_plain_ones():
+    values = hyperparams.complete(SAC, {"gamma": np.float64(0.5), "batch_size": np.array(8)})
+    assert yaml.safe_load(yaml.safe_dump(values))["batch_size"] == 8
+    assert yaml.safe_load(yaml.safe_dump(values))["gamma"] == 0.5
+
+
 def test_an_unknown_hyperparameter_brings_the_one_meant():
     with pytest.raises(ValueError, match=r"SAC has no hyperparameter 'gama': did you mean gamma"):
         hyperparams.constructor_arguments(SAC, {"gama": 0.9}, n_actions=1)
@@ -213,6 +286,18 @@ def test_train_keeps_what_was_given(forwarded):
     assert _value(arguments, "--num-threads") == "2"
 
 
+def test_words_among_hyperparameters_need_no_quotes(forwarded):
+    words = ["temperature:auto", "critic_learning_rate:lin_1e-3", "estimator:diagonal_centred"]
+    others = ["gamma:0.9", "optimize_memory_usage:True", "policy_kwargs:dict(net_arch=[8])"]
+    arguments = forwarded("train", "--env", WALKER, "-params", *words, *others, "--seed", "1")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-params", nargs="+", action=StoreDict)
+    assert vars(parser.parse_known_args(arguments[1:])[0])["params"] == {
+        "temperature": "auto", "critic_learning_rate": "lin_1e-3", "estimator": "diagonal_centred",
+        "gamma": 0.9, "optimize_memory_usage": True, "policy_kwargs": {"net_arch": [8]},
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("algo", "env", "ours"),
     [
@@ -276,6 +361,54 @@ def test_optimize(tmp_path, monkeypatch, capsys):
     states = [line.rsplit(",", 1)[-1] for line in report.read_text().splitlines()[1:]]
     assert states == ["COMPLETE", "COMPLETE"]
     assert "params_temperature" in report.read_text()
+
+
+class NaNs(gym.Env):
+    """Of the environments that are trained on, each second one's reward is NaN after 20 steps."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    trained = 0
+
+    def __init__(self, always=False):
+        self.always, self.total, self.bad = always, 0, always
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.total += 1
+        if self.total == 5:  # evaluations are shorter
+            NaNs.trained += 1
+            self.bad = self.always or NaNs.trained % 2 == 1
+        reward = np.nan if self.bad and self.total > 20 else 0.0
+        return np.zeros(2, np.float32), reward, self.total % 4 == 0, False, {}
+
+
+gym.register("NaNs-v0", NaNs)
+gym.register("NaNs-v1", NaNs, kwargs={"always": True})
+
+
+@pytest.mark.parametrize("algo", ["rfm_flow", "qsm"])
+def test_a_trial_with_a_number_that_is_not_finite_is_pruned(algo, tmp_path, monkeypatch, capsys):
+    sample = zoo.sample_rfm_params
+
+    def tiny(name, trial, *arguments):
+        return sample(name, trial, *arguments) | {"batch_size": 8, "n_eval_candidates": 1}
+
+    monkeypatch.setattr(zoo, "sample_rfm_params", tiny)
+    NaNs.trained = 0
+    (tmp_path / "conf.yml").write_text("{default: {n_timesteps: 30, policy: MlpPolicy}}")
+    command = ["train", "--algo", algo, "-n", "30", "--optimize", "--n-trials", "4", "-conf"]
+    options = ["--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots", "--seed", "0"]
+    command += [str(tmp_path / "conf.yml"), *options, "-params", "learning_starts:15", "--env"]
+    assert cli.main([*command, "NaNs-v0"]) == 0
+    (report,) = (tmp_path / "logs" / algo).glob("report_*.csv")
+    states = [line.rsplit(",", 1)[-1] for line in report.read_text().splitlines()[1:]]
+    assert sorted(states) == ["COMPLETE", "COMPLETE", "PRUNED", "PRUNED"]
+    assert "reward[0] is nan at step 21" in capsys.readouterr().out
+    assert cli.main([*command, "NaNs-v1"]) == 2
+    assert "no trial was completed: each was pruned or failed" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_an_error_of_one_line(tmp_path, capsys):

@@ -16,7 +16,9 @@ from sb3_rfm.baselines.sac_policy import (
     SACActor,
     SACPolicy,
 )
+from sb3_rfm.common.arguments import check_policy, plain_arguments, plain_number
 from sb3_rfm.common.exchange import Exchange
+from sb3_rfm.common.loading import Loading
 from sb3_rfm.common.observing import Observing
 from sb3_rfm.critics import move_unit
 
@@ -38,7 +40,7 @@ def _named(init: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
-class SAC(Observing, Exchange, SB3SAC):
+class SAC(Observing, Loading, Exchange, SB3SAC):
     """
     Stable-Baselines3's SAC with the choice among candidate actions of :class:`sb3_rfm.RFMFlow`, so
     that its effect can be told from that of the policy class.
@@ -55,8 +57,8 @@ class SAC(Observing, Exchange, SB3SAC):
     :param args: Stable-Baselines3's arguments, in its order
     :param n_candidates: actions drawn a state while exploring, M
     :param n_eval_candidates: the same for ``predict(deterministic=True)``
-    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite, or
-        "skip" transitions that have one
+    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite (or
+        larger than 1e15), or "skip" transitions that have one
     :param kwargs: Stable-Baselines3's arguments; ``policy_kwargs`` takes ``critic_kwargs``
         (:class:`sb3_rfm.critics.CriticOptions`) and ``normalize_observations`` too
     :raises ValueError: fewer than one candidate, more than one with ``use_sde=True``, or a critic
@@ -81,9 +83,12 @@ class SAC(Observing, Exchange, SB3SAC):
         on_nan: str = "raise",
         **kwargs: Any,
     ) -> None:
+        kwargs = plain_arguments(kwargs)
+        check_policy(args[0] if args else kwargs.get("policy"), SACPolicy)
         self.on_nan = on_nan
         self._check_on_nan()
-        self.n_candidates, self.n_eval_candidates = n_candidates, n_eval_candidates
+        self.n_candidates = plain_number(n_candidates)
+        self.n_eval_candidates = plain_number(n_eval_candidates)
         if kwargs.get("policy_kwargs"):  # SB3 writes into it, and another model may share it
             kwargs["policy_kwargs"] = dict(kwargs["policy_kwargs"])
         super().__init__(*args, **kwargs)
@@ -119,6 +124,8 @@ class SAC(Observing, Exchange, SB3SAC):
             self.actor.log_temperature.copy_(self.log_ent_coef.detach().squeeze())
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        if self._has_nothing_to_learn():
+            return
         if self.critic.normalizes_values:
             self._move_unit(batch_size)
         super().train(gradient_steps, batch_size)

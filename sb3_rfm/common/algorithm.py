@@ -24,13 +24,21 @@ from stable_baselines3.common.utils import (
 )
 
 from sb3_rfm.common.actor import RFMActor
-from sb3_rfm.common.arguments import check_arguments
+from sb3_rfm.common.arguments import (
+    SHARED,
+    check_arguments,
+    check_policy,
+    plain_arguments,
+    without_sde,
+)
 from sb3_rfm.common.batches import sample_on_host, uploaded
 from sb3_rfm.common.boltzmann import CriticViewLike
 from sb3_rfm.common.choices import ChoiceLike
+from sb3_rfm.common.critic_watch import CriticWatch
 from sb3_rfm.common.cuda_graphs import GraphedUpdate, Update, check_cuda_graph, set_capturable
 from sb3_rfm.common.examples import ExamplesLike
 from sb3_rfm.common.exchange import Exchange
+from sb3_rfm.common.loading import Loading
 from sb3_rfm.common.optimization import move_towards, set_learning_rate
 from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
 from sb3_rfm.common.recording import Recorded
@@ -62,7 +70,7 @@ def policy_of_before(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
 SelfBoltzmann = TypeVar("SelfBoltzmann", bound="BoltzmannAlgorithm")
 
 
-class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
+class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     """
     Off-policy actor-critic: a flow or diffusion regressed on the Boltzmann law of its critic.
 
@@ -142,8 +150,8 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
     :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
         particles, in bfloat16; "auto" where that is faster (AMX, a GPU, some processors with
         AVX512-BF16). ``predict`` and every loss stay in float32
-    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite, or
-        "skip" transitions and updates that have one
+    :param on_nan: "raise" at the first observation, reward, action or loss that is not finite (or
+        larger than 1e15), or "skip" transitions and updates that have one
     :param cuda_graph: capture each update as a CUDA graph and replay it; on a GPU, with Adam or
         AdamW. New; its speed has not been measured
     :param stats_window_size: episodes that the logged returns average
@@ -238,31 +246,16 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        check_arguments(locals())
-        self.choices = self.row.replaced(locals())
+        given = plain_arguments(locals())
+        check_arguments(given)
+        check_policy(policy, RFMPolicy)
+        given["policy_kwargs"] = without_sde(policy_kwargs)
+        self.choices = self.row.replaced(given)
         self.on_nan, self.cuda_graph = on_nan, cuda_graph
         super().__init__(
             policy,
             env,
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            optimize_memory_usage=optimize_memory_usage,
-            n_steps=n_steps,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
+            **{name: given[name] for name in SHARED},
             sde_support=False,
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
@@ -274,9 +267,10 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         # load() writes its keyword arguments into __dict__: they replace what was saved
-        self.choices = self.choices.replaced(self.__dict__)
-        for field in fields(Row):
-            self.__dict__.pop(field.name, None)
+        given = {field.name: self.__dict__.get(field.name) for field in fields(Row)}
+        self.choices = self.choices.replaced(plain_arguments(given))
+        # and there callbacks look for hyperparameters, as in any algorithm of SB3's
+        self.__dict__.update(vars(self.choices))
         chosen = {"n_steps": self.n_steps, "gamma": self.gamma}
         if self.replay_buffer_class is NStepReplayBuffer and self.replay_buffer_kwargs == chosen:
             self.replay_buffer_class = None  # SB3's choice, saved: it would take it for the user's
@@ -295,8 +289,14 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         self.learner = self.choices.learner(self.policy, skips=self.on_nan == "skip")
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
+        self.__dict__.setdefault("critic_watch", CriticWatch())  # a loaded model has its own
         self._unread = []
         self._make_updates()
+
+    @property
+    def temperature(self) -> float:
+        """The present temperature lambda of the policy; given at construction or to ``load``."""
+        return self.actor.temperature().item()
 
     def _create_aliases(self) -> None:
         self.actor = self.policy.actor
@@ -310,6 +310,8 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         :param gradient_steps: number of updates
         :param batch_size: transitions an update
         """
+        if self._has_nothing_to_learn():
+            return
         self.policy.set_training_mode(True)
         self._update_rates()
         infos: list[Info] = []
@@ -324,10 +326,11 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         """A batch of transitions on the device of the networks, without waiting for it."""
         buffer = self.replay_buffer
         assert buffer is not None
-        if self.device.type != "cuda":
-            return buffer.sample(batch_size, env=self._vec_normalize_env)
-        sample_on_host(buffer)  # here, because Stable-Baselines3 gives a loaded buffer its device
-        return uploaded(buffer.sample(batch_size, env=self._vec_normalize_env), self.device)
+        if self.device.type == "cuda":
+            sample_on_host(buffer)  # here, because SB3 gives a loaded buffer its device
+        data = buffer.sample(batch_size, env=self._vec_normalize_env)
+        self._see_rewards(data)
+        return uploaded(data, self.device) if self.device.type == "cuda" else data
 
     def _make_updates(self) -> None:
         """Updates without and with the actor's, captured as CUDA graphs where that is asked for."""

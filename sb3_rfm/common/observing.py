@@ -51,7 +51,11 @@ class Observing(Guarded):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self._normalizer is not None and not self._acted_blindly:
+        if self._normalizer is not None:
             obs: Any = self._last_obs
-            self._normalizer.update(obs)
+            seen = slice(None) if self._blind is None else self._blind == 0
+            parts = (
+                {key: part[seen] for key, part in obs.items()} if isinstance(obs, dict) else None
+            )
+            self._normalizer.update(obs[seen] if parts is None else parts)
         return super()._sample_action(learning_starts, action_noise, n_envs)

@@ -1,9 +1,14 @@
 """What updates report, read from the device as rarely as can be and given to the logger."""
 
+import math
+import warnings
 from typing import Any
 
 import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
+from sb3_rfm.common.critic_watch import CriticWatch
 from sb3_rfm.common.observing import Observing
 from sb3_rfm.common.regression import Info
 
@@ -20,6 +25,9 @@ class Recorded(Observing):
     """
 
     choices: Any
+    actor: Any
+    critic: Any
+    critic_watch: CriticWatch
     _unread: list[Info]
 
     def _record(self, infos: list[Info]) -> None:
@@ -45,9 +53,51 @@ class Recorded(Observing):
             value = sum(values[key]) / len(values[key])
             self._check_update(key, value)
             self.logger.record(key, value)
-            if key == "rfm/q_target":
-                self._check_critics(value, self.choices.reward_scale)
+        if "rfm/q_target" in values:
+            self._check_critics(values)
         self.logger.record("rfm/n_skipped", self.n_skipped)
+
+    def _horizon(self) -> int:
+        """Steps that an episode may have had so far."""
+        buffer = self.replay_buffer
+        stored = buffer.size() if isinstance(buffer, ReplayBuffer) else 0
+        return max(self.num_timesteps // self.n_envs, stored, 1)
+
+    def _see_rewards(self, data: ReplayBufferSamples) -> None:
+        """Take note of what a batch's rewards allow the critics to say."""
+        self.critic_watch.see_rewards(data, self.gamma, self._horizon())
+
+    def _check_critics(self, values: dict[str, list[float]]) -> None:
+        """
+        Record the critics' values over the largest that anything explains; warn each time they
+        begin to be impossible.
+
+        :param values: what updates reported, by key
+        """
+        watch, scale = self.critic_watch, self.choices.reward_scale
+        targets, losses = values["rfm/q_target"], values["train/critic_loss"]
+        errors = [math.sqrt(2 * loss / self.critic.n_critics) for loss in losses]
+        watch.see_first(targets[0], errors[0])
+        if "rfm/policy_entropy" in values:
+            bonuses = [
+                self.actor.temperature().item() * entropy
+                for entropy in values["rfm/policy_entropy"]
+            ]
+            for bonus in bonuses:
+                watch.see_entropy(bonus, self.gamma, self._horizon())
+        else:
+            bonuses = [None] * len(targets)
+        several = zip(targets, errors, bonuses, strict=True)
+        ratios = [watch.ratio(target, error, scale, bonus) for target, error, bonus in several]
+        ratio = sum(ratios) / len(ratios)
+        self.logger.record("rfm/q_over_bound", ratio)
+        if watch.diverges_anew(ratio):
+            warnings.warn(
+                f"The critics diverge: their values or errors are {ratio:.3g} times the largest "
+                "that the rewards so far, the entropy and untrained critics explain (step "
+                f"{self.num_timesteps}).",
+                stacklevel=2,
+            )
 
     def dump_logs(self) -> None:
         """Write the log, as Stable-Baselines3 does every ``log_interval`` episodes."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch as th
 from torch import Tensor, nn
 
+from sb3_rfm.common.arguments import plain_number
 from sb3_rfm.sampling.registry import require, require_float
 
 TemperatureLike = float | str | Callable[[float], float]
@@ -93,11 +94,11 @@ class ScheduledTemperature(ConstantTemperature):
     """
 
     def __init__(self, schedule: Callable[[float], float]) -> None:
-        super().__init__(schedule(1.0))
+        super().__init__(plain_number(schedule(1.0)))
         self.schedule = schedule
 
     def __call__(self, progress_remaining: float) -> float:
-        return self.schedule(progress_remaining)
+        return float(self.schedule(progress_remaining))  # NumPy's numbers too
 
 
 class LinearTemperature(ConstantTemperature):

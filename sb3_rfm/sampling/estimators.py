@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 
 import torch as th
 from torch import Tensor
@@ -90,7 +91,7 @@ def make_estimator(
     require_int("n_particles", n_particles)
     law = SOURCES.resolve(source, Source)
     mover = None if refinement is None else REFINEMENTS.resolve(refinement, Refinement)
-    if isinstance(estimator, int | float):
+    if isinstance(estimator, int | float | Real):
         require_float("estimator", estimator)
         estimator = Fixed(float(estimator))
     if isinstance(estimator, Coefficient):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -22,34 +23,35 @@ def require(condition: bool, argument: str, got: object, allowed: str) -> None:
 
 def require_int(argument: str, got: Any, minimum: int = 1) -> None:
     """
-    Raise unless the argument is a whole number of at least ``minimum`` (``True`` is not one).
+    Raise unless the argument is a whole number of at least ``minimum``, Python's or NumPy's
+    (``True`` is not one).
 
     :param argument: name of the argument
     :param got: its value
     :param minimum: the smallest value allowed
     """
-    if isinstance(got, bool) or not isinstance(got, int):
+    if isinstance(got, bool) or not isinstance(got, Integral):
         raise TypeError(
             f"{argument} must be an int of at least {minimum}; got {got!r} ({type(got).__name__})"
         )
-    require(got >= minimum, argument, got, f"an int of at least {minimum}")
+    require(int(got) >= minimum, argument, got, f"an int of at least {minimum}")
 
 
 def require_float(argument: str, got: Any, low: float = -math.inf, high: float = math.inf) -> None:
     """
-    Raise unless the argument is a finite number in [low, high].
+    Raise unless the argument is a finite number in [low, high], Python's or NumPy's.
 
     :param argument: name of the argument
     :param got: its value
     :param low: smallest value allowed
     :param high: largest value allowed
     """
-    if isinstance(got, bool) or not isinstance(got, (int, float)):
+    if isinstance(got, bool) or not isinstance(got, Real):
         raise TypeError(
             f"{argument} must be a number in [{low}, {high}]; got {got!r} ({type(got).__name__})"
         )
     require(
-        math.isfinite(got) and low <= got <= high,
+        math.isfinite(got) and low <= float(got) <= high,
         argument,
         got,
         f"a finite number in [{low}, {high}]",
