@@ -83,7 +83,8 @@ class ObservationNormalizer(nn.Module):
         :param obs: n observations as the environments gave them, (n, ...) each part
         """
         parts = obs if isinstance(obs, Mapping) else {ONLY: obs}
-        rows = [parts[name].reshape(len(parts[name]), -1) for name in self.sizes]
+        sizes = self.sizes.items()
+        rows = [parts[name].reshape(len(parts[name]), size) for name, size in sizes]
         batch = (rows[0] if len(rows) == 1 else np.concatenate(rows, 1)).astype(np.float64)
         batch = batch[np.isfinite(batch).all(1)]
         count, mean, variance = self.statistics.numpy()

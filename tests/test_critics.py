@@ -308,7 +308,7 @@ def test_a_model_saved_before_layer_norm_was_the_default_keeps_its_critic(tmp_pa
         plain["normalize_observations"] = False
         one = RFMFlow("MlpPolicy", Bandit(), buffer_size=9, policy_kwargs=plain).learn(5)
         one.policy_kwargs = given
-        del one.has_sound_critic
+        del one.policy_defaults
         one.save(tmp_path / "model")
         loaded = RFMFlow.load(tmp_path / "model", env=Bandit())
         assert loaded.critic.state_dict().keys() == one.critic.state_dict().keys()

@@ -12,9 +12,10 @@ from environments import Bandit, Reach, observations
 from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import sb3_rfm
+from sb3_rfm import RFMFlow
 from sb3_rfm.common import exchange
 from sb3_rfm.observations import CLIP, EPSILON, PRIOR_STEPS, ObservationNormalizer, make_normalizer
 
@@ -469,3 +470,14 @@ def test_the_graph_for_onnx_normalises(tmp_path: Path) -> None:
 def test_anything_but_true_and_false_is_refused(name: str, wrong: Any) -> None:
     with pytest.raises(ValueError, match="normalize_observations must satisfy: True or False"):
         small(name, policy_kwargs={"normalize_observations": wrong})
+
+
+def test_observations_that_vecnormalize_normalises_are_left_to_it(tmp_path: Path) -> None:
+    """Unless the policy is told to: a pipeline with SAC goes on working with one word changed."""
+    env = VecNormalize(DummyVecEnv([Bandit]))
+    one = RFMFlow("MlpPolicy", env, buffer_size=20, learning_starts=5, batch_size=4).learn(10)
+    assert one.policy.normalizer is None
+    one.save(tmp_path / "model")
+    assert RFMFlow.load(tmp_path / "model").policy.normalizer is None
+    rewards_alone = VecNormalize(DummyVecEnv([Bandit]), norm_obs=False)
+    assert RFMFlow("MlpPolicy", rewards_alone, buffer_size=20).policy.normalizer is not None

@@ -56,15 +56,15 @@ from sb3_rfm.sampling.supports import SupportLike
 
 def policy_of_before(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
     """
-    What the policy's defaults were in a model that was saved before LayerNorm in the critics and
-    normalised observations were defaults.
+    The policy's arguments in a model that was saved before LayerNorm in the critics and normalised
+    observations were defaults.
 
     :param policy_kwargs: the saved model's
-    :return: arguments that build the networks that it had
+    :return: with what were the defaults then
     """
     given = policy_kwargs.get("critic_kwargs") or {}
     plain = {} if given.get("network", "mlp") != "mlp" else {"layer_norm": False}
-    return {"normalize_observations": False, "critic_kwargs": {**plain, **given}}
+    return {**policy_kwargs, "normalize_observations": False, "critic_kwargs": {**plain, **given}}
 
 
 SelfBoltzmann = TypeVar("SelfBoltzmann", bound="BoltzmannAlgorithm")
@@ -171,8 +171,11 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
-    has_sound_critic = False
-    """Whether LayerNorm is its critics' default: not of a model that was saved before it was."""
+    policy_defaults: dict[str, Any] | None = None
+    """
+    Of ``policy_kwargs``: a policy normalises observations unless ``VecNormalize`` does. None in a
+    model that was saved before there were such.
+    """
     policy: RFMPolicy
     actor: RFMActor
     critic: ContinuousCritic
@@ -262,7 +265,8 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         )
         check_cuda_graph(cuda_graph, self.device, on_nan)  # a saved model may go to a CPU
         if _init_setup_model:
-            self.has_sound_critic = True
+            outer = self._vec_normalize_env
+            self.policy_defaults = {"normalize_observations": not (outer and outer.norm_obs)}
             self._setup_model()
 
     def _setup_model(self) -> None:
@@ -275,8 +279,11 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         if self.replay_buffer_class is NStepReplayBuffer and self.replay_buffer_kwargs == chosen:
             self.replay_buffer_class = None  # SB3's choice, saved: it would take it for the user's
         user_kwargs = self.policy_kwargs
-        earlier = {} if self.has_sound_critic else policy_of_before(user_kwargs)
-        self.policy_kwargs = {**user_kwargs, **earlier, "flow": self.choices.flow()}
+        if self.policy_defaults is None:
+            given = policy_of_before(user_kwargs)
+        else:
+            given = {**self.policy_defaults, **user_kwargs}
+        self.policy_kwargs = {**given, "flow": self.choices.flow()}
         super()._setup_model()
         self.policy_kwargs = user_kwargs
         self._create_aliases()
