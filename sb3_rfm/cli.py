@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sb3_rfm.common.extras import EXTRAS, missing_extra
 from sb3_rfm.cli_parsers import compare_parser, plot_parser, report_parser, run_parser
 
 if TYPE_CHECKING:
@@ -196,12 +197,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare,
     "report": report,
 }
-# what brings a package that may be missing
-DMC = ("shimmy", "dm_control", "mujoco")
-ZOO = ("rl_zoo3", "huggingface_sb3", "optuna", "yaml", "matplotlib", "pandas", "rich", "rliable")
-EXTRAS = dict.fromkeys(DMC, "dmc") | dict.fromkeys(ZOO, "zoo") | {"ray": "ray"}
-
-
 def _fail(message: str, code: int) -> int:
     """
     Report an error of the user's.
@@ -244,8 +239,7 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
         if package in EXTRAS:
-            message = f"{package} is missing: pip install 'sb3-rfm[{EXTRAS[package]}]'"
-            return _fail(f"{command}: {message}", 1)
+            return _fail(missing_extra(f"{command}: needs", [package], EXTRAS[package]), 1)
         if isinstance(error, ModuleNotFoundError):
             raise  # a fault, not a choice of the installation
         return _fail(f"{command}: {error}", 1)

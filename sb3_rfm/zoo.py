@@ -144,7 +144,8 @@ def _with_defaults(command: str, arguments: list[str]) -> list[str]:
     :return: arguments for rl_zoo3
     :raises ValueError: when the environment is missing or unknown, or cannot be recorded
     """
-    from sb3_rfm.envs import NAMESPACE, any_env_id, check_render_mode, has_display
+    from sb3_rfm.envs import NAMESPACE, any_env_id, check_render_mode
+    from sb3_rfm.graphics import has_display
 
     given = _given(arguments)
     if given.env is None:

@@ -130,7 +130,7 @@ def test_a_missing_package_brings_the_extra_to_install(package, arguments, extra
     script += f"from sb3_rfm.cli import main; sys.exit(main({arguments}))"
     done = _python("-c", script)
     assert done.returncode == 1, done.stderr
-    assert f"pip install 'sb3-rfm[{extra}]'" in done.stderr
+    assert f"install the extra: pip install '.[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -116,7 +116,7 @@ def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "shimmy" else find_spec(name)
     )
-    with pytest.raises(ImportError, match=r"need shimmy, .*sb3-rfm\[dmc\]"):
+    with pytest.raises(ImportError, match=r"need shimmy, .*: install the extra: pip install '\.\[dmc\]'"):
         make_dmc("cheetah-run")
 
 
@@ -177,4 +177,4 @@ def test_without_egl_it_still_trains_and_says_why_it_does_not_render():
 def test_a_renderer_that_the_user_chose_is_kept():
     output, _ = _render(MUJOCO_GL="off")
     assert output.startswith("off render_mode='rgb_array' needs OpenGL")
-    assert "MUJOCO_GL='off'" in output
+    assert "does not load with MUJOCO_GL='off'" in output

@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from sb3_rfm.common.extras import missing_extra
 from sb3_rfm.common.files import with_suffix, write_whole
 
 SUFFIX = ".onnx"
@@ -74,8 +75,9 @@ def export_onnx(policy: BasePolicy, path: str | Path) -> Path:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
+        package = str(error.name)
         raise ImportError(
-            f"export_onnx needs {error.name}: pip install 'sb3-rfm[onnx]'", name=error.name
+            missing_extra("export_onnx needs", [package], "onnx"), name=package
         ) from None
     copy = deepcopy(policy).to("cpu")
     copy.set_training_mode(False)
