@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from sb3_rfm.common.preload import import_triton
+
 VARIABLE = "MUJOCO_GL"
 # where each package keeps the class of its contexts
 RENDERER = ("dm_control._render", "Renderer")
@@ -45,13 +47,6 @@ def import_without_driver() -> None:
             late = _late(importlib.import_module(module), name)
             if package == "mujoco":
                 vars(sys.modules[package])[name] = late  # it copies the name
-
-
-def import_triton() -> None:
-    """Import triton where it is installed: to be done before a graphics driver is loaded."""
-    if importlib.util.find_spec("triton") is not None:
-        with contextlib.suppress(Exception):  # as torch does without a triton that is broken
-            importlib.import_module("triton")
 
 
 def load_renderer() -> str:

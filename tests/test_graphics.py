@@ -79,6 +79,11 @@ def test_triton_is_imported_before_the_driver(way, tmp_path):
     assert done.stdout.splitlines() == ["triton []", "drawn (24, 32, 3)"], done.stderr
 
 
+def test_the_algorithms_import_it_for_drivers_that_others_load(tmp_path):
+    done = _run(DRIVERS + "import sb3_rfm.common.optimization\nprint('there')", tmp_path)
+    assert done.stdout.splitlines() == ["triton []", "there"], done.stderr
+
+
 def test_a_renderer_that_does_not_load_is_named_with_its_reason(tmp_path):
     done = _run(RENDER, tmp_path, "make_dmc", MUJOCO_GL="egl", PYOPENGL_PLATFORM="osmesa")
     assert "does not load with MUJOCO_GL='egl' (Cannot use EGL" in done.stderr
