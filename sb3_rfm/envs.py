@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -153,7 +154,8 @@ def any_env_id(name: str) -> str:
         gym.spec(env_id)
         return name
     if not module:
-        with contextlib.suppress(ValueError if _looks_like_dmc(name) else (ImportError, ValueError)):
+        no_task = (ValueError,) if _looks_like_dmc(name) else (ValueError, ImportError)
+        with contextlib.suppress(*no_task):
             return dmc_id(name)
     known = [known_id for known_id in gym.registry if not known_id.startswith("GymV2")]
     otherwise = "Gymnasium knows no such id. An environment of your own is MODULE:Name-v0."
@@ -200,6 +202,20 @@ def _looks_like_dmc(name: str) -> bool:
         return False
     close = difflib.get_close_matches(task.partition("-")[0], SUITE, n=1, cutoff=0.8)
     return task.startswith(SUITE) or ("-" in task and bool(close))
+
+
+@contextlib.contextmanager
+def naming_what_is_missing() -> Iterator[None]:
+    """
+    Have the name of a package that an environment needs in Python's own error, from Gymnasium's.
+
+    :raises ImportError: in the place of ``DependencyNotInstalled``
+    """
+    try:
+        yield
+    except gym.error.DependencyNotInstalled as error:
+        name = str(error).partition(" ")[0].strip("`'\"").lower()
+        raise ImportError(str(error), name=name) from error
 
 
 def check_render_mode(render_mode: str | None) -> None:

@@ -2,10 +2,12 @@
 any moment can go on.
 """
 
+import contextlib
 import csv
 import importlib.metadata
 import os
 import platform
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,7 @@ class RunFolder:
         self.model_file = path / "final_model.zip"
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"
+        self._made: list[Path] = []
 
     @classmethod
     def create(cls, parent: Path, name: str) -> "RunFolder":
@@ -46,6 +49,7 @@ class RunFolder:
         :param name: wanted name
         :return: the folder
         """
+        missing = [path for path in (parent, *parent.parents) if not path.exists()]
         parent.mkdir(parents=True, exist_ok=True)
         number = 1
         while True:
@@ -55,7 +59,16 @@ class RunFolder:
             except FileExistsError:
                 number += 1
             else:
-                return cls(path)
+                folder = cls(path)
+                folder._made = missing
+                return folder
+
+    def discard(self) -> None:
+        """Remove the folder, and those around it that were made for it and are empty."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        for path in self._made:
+            with contextlib.suppress(OSError):  # another run is in it
+                path.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -92,7 +105,10 @@ class RunFolder:
         :return: what was written
         :raises ValueError: when it was not written by ``sb3-rfm run``
         """
-        config = yaml.safe_load(self.config_file.read_text())
+        try:
+            config = yaml.safe_load(self.config_file.read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{self.config_file} is not YAML: {error}") from error
         if not isinstance(config, dict) or "settings" not in config:
             raise ValueError(f"{self.config_file} was not written by sb3-rfm run: no 'settings'.")
         return config

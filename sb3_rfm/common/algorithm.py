@@ -24,7 +24,7 @@ from stable_baselines3.common.utils import (
 )
 
 from sb3_rfm.common.actor import RFMActor
-from sb3_rfm.common.arguments import check_arguments
+from sb3_rfm.common.arguments import check_arguments, check_episodes, check_noise
 from sb3_rfm.common.batches import sample_on_host, uploaded
 from sb3_rfm.common.boltzmann import CriticViewLike
 from sb3_rfm.common.choices import ChoiceLike
@@ -258,6 +258,8 @@ class BoltzmannAlgorithm(Recorded, Exchange, OffPolicyAlgorithm):
         self.choices = self.choices.replaced(self.__dict__)
         for field in fields(Row):
             self.__dict__.pop(field.name, None)
+        check_episodes(self.train_freq, self.n_envs)
+        check_noise(self.action_noise, self.action_space.shape or ())
         chosen = {"n_steps": self.n_steps, "gamma": self.gamma}
         if self.replay_buffer_class is NStepReplayBuffer and self.replay_buffer_kwargs == chosen:
             self.replay_buffer_class = None  # SB3's choice, saved: it would take it for the user's

@@ -16,6 +16,7 @@ PACKAGES = {
         "tqdm",
         "tensorboard",
         "rliable",
+        "moviepy",
         "pygame",
     ),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
