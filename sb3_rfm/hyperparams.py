@@ -237,12 +237,12 @@ def action_noise(noise_type: str, noise_std: float, n_actions: int | tuple[int, 
     from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 
     from sb3_rfm.common.noise import NormalNoise
-    from sb3_rfm.sampling.registry import require_float
 
     kinds = {"normal": NormalNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
     if noise_type not in kinds:
         raise ValueError(f"noise_type must be one of {', '.join(kinds)}, got {noise_type!r}.")
-    require_float("noise_std", noise_std, 0.0)
+    if isinstance(noise_std, bool) or not isinstance(noise_std, (int, float)) or noise_std < 0:
+        raise ValueError(f"noise_std must be a number of at least 0, got {noise_std!r}.")
     return kinds[noise_type](np.zeros(n_actions), noise_std * np.ones(n_actions))
 
 

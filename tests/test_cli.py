@@ -107,7 +107,6 @@ def test_the_entry_point_passes_the_exit_code_on():
                 ),
             ]
         ],
-        (["run", "--env", "Ant-v2"], "Ant-v2 cannot be made: "),
         (["run", "--resume", "nothing"], "--resume: there is no folder nothing"),
         (["run", "--resume", "."], ". is not the folder of a run: it has no config.yml"),
         (["plot", "nothing"], "There is no folder nothing"),
@@ -156,6 +155,15 @@ def test_a_missing_package_brings_the_extra_to_install(package, arguments, extra
     assert done.returncode == 1, done.stderr
     assert f"install the extra: pip install '.[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*is out of date")
+def test_what_an_environment_needs_is_one_line(tmp_path, capsys):
+    assert cli.main(["run", "--env", "Ant-v2"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("sb3-rfm: run: The mujoco v2 and v3 based environments have been moved")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("where", ["a file/runs", "a file"])
