@@ -9,9 +9,9 @@ SEED   ?= 0
 RESUME ?=
 ARGS   ?=
 
-# The tested set needs Python 3.11; the package itself runs on 3.10.
-PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
-	"$$p" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
+# The tested set needs Python 3.11 or 3.12; the package itself runs on 3.10, and without DeepMind Control on 3.13.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	"$$p" -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1 && echo "$$p" && break; done)
 
 # One thread: two torch threads on a busy machine are many times slower. No window: training needs none.
 export OMP_NUM_THREADS ?= 1
@@ -38,7 +38,7 @@ help:  ## list the targets
 
 # A change of the pins makes a new environment: some of them break when downgraded in place (mujoco).
 $(PINNED): constraints.txt
-	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer (with venv and ensurepip) was found: install one," \
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or 3.12 (with venv and ensurepip) was found: install one," \
 		"or name it with PYTHON=/path/to/python3.11." >&2; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON): about two minutes and 2 GB, once."
 	@"$(PYTHON)" -m venv --clear $(VENV)

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sb3_rfm.cli_parsers import compare_parser, plot_parser, report_parser, run_parser
+from sb3_rfm.cli_parsers import (
+    compare_parser,
+    play_parser,
+    plot_parser,
+    report_parser,
+    run_parser,
+)
+from sb3_rfm.common.extras import EXTRAS, missing_extra
 from sb3_rfm.common.shell import command_line
 from sb3_rfm.common.streams import unfailing_output
 
@@ -23,8 +30,8 @@ commands:
   run      train once, with evaluations, curve, checkpoints and resume in one folder
   plot     draw learning curves over seeds, of run's folders and of train's
   train    train, or search hyperparameters (--optimize), with the RL Zoo
-  enjoy    play an agent that train has trained
-  record   record a video of an agent that train has trained
+  enjoy    play an agent of run, compare or train
+  record   record a video of an agent of run, compare or train
   compare  train algorithms x environments x seeds, in parallel; go on after any stop
   report   curves, tables and statistics of a comparison
 
@@ -34,6 +41,7 @@ examples:
   sb3-rfm plot runs
   sb3-rfm train --algo rfm_flow --env dm_control/cheetah-run-v0 -n 100000
   sb3-rfm train --algo rfm_flow --env cheetah-run -n 20000 --optimize --n-trials 20
+  sb3-rfm enjoy runs/rfm_flow__dm_control-cartpole-swingup-v0__seed0
   sb3-rfm enjoy --algo rfm_flow --env dm_control/cheetah-run-v0 -f logs
   sb3-rfm compare --algos rfm_flow sac --envs cheetah-run walker-walk --seeds 0 1 2 --steps 100000
   sb3-rfm report runs/comparison
@@ -42,9 +50,9 @@ options:
   -h, --help  this text, or a command's own options after its name
   --version   the version of this package
 
-train, enjoy and record take rl_zoo3's options. What is left out: --algo is rfm_flow, the
-hyperparameters are this package's (-conf), --num-threads is 1, and enjoy and record look in
-logs/, where train writes; enjoy opens no window where there is no display."""
+enjoy and record take the folder of a run, or rl_zoo3's options, as train does. What is left out
+of those: --algo is rfm_flow, the hyperparameters are this package's (-conf), --num-threads is 1,
+and enjoy and record look in logs/, where train writes. Without a display there is no window."""
 
 
 def run(arguments: list[str]) -> int:
@@ -174,18 +182,53 @@ def report(arguments: list[str]) -> int:
 
 def _forward(command: str) -> Callable[[list[str]], int]:
     """
-    A command of the RL Zoo's.
+    A command of the RL Zoo's, or the same of a run's folder.
 
     :param command: ``train``, ``enjoy`` or ``record``
     :return: a function of what follows it
     """
 
     def forwarded(arguments: list[str]) -> int:
+        if command != "train" and _names_a_run(arguments):
+            return _play(command, arguments)
         from sb3_rfm import zoo
 
         return zoo.forward(command, arguments)
 
     return forwarded
+
+
+def _names_a_run(arguments: list[str]) -> bool:
+    """
+    Whether one of the arguments is the folder of a run.
+
+    :param arguments: what follows ``enjoy`` or ``record``
+    :return: True when one is, or the first is no option: rl_zoo3 has options alone
+    """
+    first = bool(arguments) and not arguments[0].startswith("-")
+    return first or any((Path(argument) / "config.yml").is_file() for argument in arguments)
+
+
+def _play(command: str, arguments: list[str]) -> int:
+    """
+    ``sb3-rfm enjoy`` and ``record`` of a run's folder.
+
+    :param command: which of the two
+    :param arguments: what follows it
+    :return: exit code
+    """
+    options = vars(play_parser(command).parse_args(arguments))
+    from sb3_rfm import play
+    from sb3_rfm.experiment import Machine
+
+    Machine(options["device"], options.pop("num_threads")).use()
+    options["deterministic"] = not options.pop("stochastic")
+    if command == "record":
+        output = play.record(output=options.pop("output_folder"), **options)
+        print(f"Written to {output}")
+    else:
+        play.enjoy(render=not options.pop("no_render"), **options)
+    return 0
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -197,10 +240,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare,
     "report": report,
 }
-# what brings a package that may be missing
-DMC = ("shimmy", "dm_control", "mujoco")
-ZOO = ("rl_zoo3", "huggingface_sb3", "optuna", "yaml", "matplotlib", "pandas", "rich", "rliable")
-EXTRAS = dict.fromkeys(DMC, "dmc") | dict.fromkeys(ZOO, "zoo") | {"ray": "ray"}
 
 
 def _fail(message: str, code: int) -> int:
@@ -211,7 +250,7 @@ def _fail(message: str, code: int) -> int:
     :param code: exit code
     :return: the exit code
     """
-    print(f"sb3-rfm: {message}", file=sys.stderr)
+    print(f"sb3-rfm: {' '.join(message.split())}", file=sys.stderr)  # one line
     return code
 
 
@@ -238,6 +277,8 @@ def main(argv: list[str] | None = None) -> int:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         return _fail(f"unknown command {command!r}{hint}; one of {', '.join(COMMANDS)}", 2)
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # for a MODULE:Name-v0 of the user's
     try:
         with unfailing_output():
             return COMMANDS[command](rest)
@@ -246,8 +287,7 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
         if package in EXTRAS:
-            message = f"{package} is missing: pip install 'sb3-rfm[{EXTRAS[package]}]'"
-            return _fail(f"{command}: {message}", 1)
+            return _fail(missing_extra(f"{command}: needs", [package], EXTRAS[package]), 1)
         if isinstance(error, ModuleNotFoundError):
             raise  # a fault, not a choice of the installation
         return _fail(f"{command}: {error}", 1)

@@ -15,7 +15,7 @@ def run_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("sb3-rfm run", description="Train once; resume with --resume.")
     add = parser.add_argument
     add("--algo", choices=list(ALGORITHMS), help="algorithm (rfm_flow)")
-    add("--env", help="environment: an id, or the short name of a DeepMind Control task")
+    add("--env", help="an id, MODULE:Name-v0, or the short name of a DeepMind Control task")
     add("--steps", type=int, help="environment steps (n_timesteps of the YAML file)")
     add("--seed", type=int, help="random seed (0)")
     add("--eval-freq", type=int, metavar="STEPS", help="steps between evaluations (steps/10)")
@@ -32,6 +32,32 @@ def run_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="of PyTorch (auto)")
     add("--threads", type=int, default=1, help="of PyTorch (1)")
     add("--no-progress", action="store_true", help="no progress bar")
+    return parser
+
+
+def play_parser(command: str) -> argparse.ArgumentParser:
+    """
+    The options of ``enjoy`` and ``record`` with the folder of a run.
+
+    :param command: which of the two
+    :return: the parser
+    """
+    parser = argparse.ArgumentParser(
+        f"sb3-rfm {command}",
+        description="Play an agent of run, make train or compare: its final model, or its newest "
+        "checkpoint. Without RUN_FOLDER the options are rl_zoo3's, for agents of train.",
+    )
+    add = parser.add_argument
+    add("path", type=Path, metavar="RUN_FOLDER", help="for example runs/<algo>__<env>__seed0")
+    add("-n", "--n-timesteps", type=int, default=1000, metavar="N", help="steps to play (1000)")
+    add("--stochastic", action="store_true", help="actions as in training, not as in evaluations")
+    add("--seed", type=int, default=0, help="of the environment (0)")
+    add("--device", default="auto", help="of PyTorch (auto)")
+    add("--num-threads", type=int, default=1, help="of PyTorch (1)")
+    if command == "enjoy":
+        add("--no-render", action="store_true", help="no window")
+    else:
+        add("-o", "--output-folder", type=Path, help="of the video (videos/ in the run's)")
     return parser
 
 
@@ -74,7 +100,7 @@ def compare_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="YAML file with the options below as its keys")
     add("--algos", nargs="+", metavar="ALGO", help="algorithms, or labels of the file")
-    add("--envs", nargs="+", metavar="ENV", help="ids, or short names of DeepMind Control tasks")
+    add("--envs", nargs="+", metavar="ENV", help="ids, MODULE:Name-v0, or short names of DMC tasks")
     add("--seeds", nargs="+", type=int, metavar="SEED", help="of the runs")
     add("--steps", type=int, help="environment steps of each run")
     add("--eval-freq", type=int, metavar="STEPS", help="steps between evaluations (steps/10)")

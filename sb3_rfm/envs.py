@@ -10,15 +10,41 @@ import importlib
 import importlib.util
 import logging
 import os
-import sys
+import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import DtypeObservation, FlattenObservation
 
+from sb3_rfm.common.extras import missing_extra
+from sb3_rfm.graphics import import_without_driver, load_renderer
+
 NAMESPACE = "dm_control/"
+# dm_control's domains, to know their tasks where it is not installed
+SUITE = (
+    "acrobot",
+    "ball_in_cup",
+    "cartpole",
+    "cheetah",
+    "dog",
+    "finger",
+    "fish",
+    "hopper",
+    "humanoid",
+    "humanoid_CMU",
+    "lqr",
+    "manipulator",
+    "pendulum",
+    "point_mass",
+    "quadruped",
+    "reacher",
+    "stacker",
+    "swimmer",
+    "walker",
+)
 RENDER_MODES = ("rgb_array", "depth_array", "multi_camera", "human")
 
 
@@ -42,37 +68,6 @@ class FlatFloat32(gym.Wrapper, gym.utils.RecordConstructorArgs):
             super().__init__(DtypeObservation(FlattenObservation(env), np.float32))
 
 
-def has_display() -> bool:
-    """
-    Whether a window can be opened here.
-
-    :return: True unless this is a Unix without X11 and without Wayland
-    """
-    if sys.platform in ("win32", "cygwin", "darwin"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _choose_renderer() -> None:
-    """
-    Where there is no display and the user has not set MUJOCO_GL, set it to ``egl`` if that loads,
-    else to ``disable``.
-
-    dm_control reads it once, at its first import. Left unset there, it would pick GLFW, which
-    cannot render without a display.
-    """
-    if "MUJOCO_GL" in os.environ or has_display() or "dm_control._render" in sys.modules:
-        return
-    platform = os.environ.get("PYOPENGL_PLATFORM")
-    os.environ["MUJOCO_GL"] = "egl"
-    try:
-        importlib.import_module("dm_control._render")
-    except Exception:  # a missing library: ImportError, AttributeError or an error of PyOpenGL's
-        os.environ["MUJOCO_GL"] = "disable"
-        if platform is None:
-            os.environ.pop("PYOPENGL_PLATFORM", None)
-
-
 def _is_worth_logging(record: logging.LogRecord) -> bool:
     """
     Drop the note about a deprecated attribute in dm_control's own XML, printed at each load.
@@ -91,11 +86,7 @@ def register_dmc() -> None:
     """
     missing = [p for p in ("shimmy", "dm_control") if importlib.util.find_spec(p) is None]
     if missing:
-        raise ImportError(
-            f"DeepMind Control tasks need {' and '.join(missing)}, not installed here: "
-            "pip install 'sb3-rfm[dmc]'"
-        )
-    _choose_renderer()
+        raise ImportError(missing_extra("DeepMind Control tasks need", missing, "dmc"))
     logger = logging.getLogger("absl")
     if _is_worth_logging not in logger.filters:
         logger.addFilter(_is_worth_logging)
@@ -112,19 +103,20 @@ def _short(env_id: str) -> str:
     return env_id.removeprefix(NAMESPACE).removesuffix("-v0")
 
 
-def _suggestion(name: str, env_ids: list[str]) -> str:
+def _suggestion(name: str, env_ids: list[str], otherwise: str = "") -> str:
     """
     The end of an error message about an unknown name.
 
     :param name: what was asked for
     :param env_ids: what there is
-    :return: ``did you mean ...?``, or all there is when nothing looks like ``name``
+    :param otherwise: to be said when nothing looks like ``name``; all there is unless given
+    :return: ``did you mean ...?``, or that
     """
     known = [_short(env_id) for env_id in env_ids]
     close = difflib.get_close_matches(_short(name), known, n=5, cutoff=0.5)
-    return (
-        f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(sorted(known))}."
-    )
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    return otherwise or f"there are {', '.join(sorted(known))}."
 
 
 def dmc_id(task: str) -> str:
@@ -148,18 +140,82 @@ def any_env_id(name: str) -> str:
     The Gymnasium id of any environment; DeepMind Control tasks go by their short name too.
 
     :param name: ``Pendulum-v1``, ``cheetah-run``, ``dm_control/cheetah-run-v0``, ``module:Name-v0``
-    :return: an id that ``gymnasium.make`` takes
+        (the module is imported: it registers the environment)
+    :return: an id that ``gymnasium.make`` takes, ``module:`` included
     :raises ValueError: when there is none; the message names those that look like it
+    :raises ImportError: when it is a task of DeepMind Control, which is not installed
     """
     if name.startswith(NAMESPACE):
         return dmc_id(name)
-    with contextlib.suppress(gym.error.Error, ModuleNotFoundError):
-        gym.spec(name)
+    module, env_id = split_env_id(name)
+    if module:
+        _import_module(module, name)
+    with contextlib.suppress(gym.error.Error):
+        gym.spec(env_id)
         return name
-    with contextlib.suppress(ImportError, ValueError):
-        return dmc_id(name)
-    known = [env_id for env_id in gym.registry if not env_id.startswith("GymV2")]
-    raise ValueError(f"Unknown environment {name!r}: {_suggestion(name, known)}")
+    if not module:
+        no_task = (ValueError,) if _looks_like_dmc(name) else (ValueError, ImportError)
+        with contextlib.suppress(*no_task):
+            return dmc_id(name)
+    known = [known_id for known_id in gym.registry if not known_id.startswith("GymV2")]
+    otherwise = "Gymnasium knows no such id. An environment of your own is MODULE:Name-v0."
+    raise ValueError(f"Unknown environment {name!r}: {_suggestion(env_id, known, otherwise)}")
+
+
+def split_env_id(name: str) -> tuple[str, str]:
+    """
+    The two parts of an id with its module.
+
+    :param name: ``module:Name-v0`` or ``Name-v0``
+    :return: the module, empty where there is none, and the id
+    """
+    module, _, env_id = name.rpartition(":")
+    return module, env_id
+
+
+def _import_module(module: str, name: str) -> None:
+    """
+    Import the module that registers an environment.
+
+    :param module: its name
+    :param name: of the environment, with the module
+    :raises ValueError: when it cannot be found; an error of its own stays what it is
+    """
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"Unknown environment {name!r}: {error}. A module is looked for in this folder, among "
+            "the packages installed and in the folders of PYTHONPATH."
+        ) from error
+
+
+def _looks_like_dmc(name: str) -> bool:
+    """
+    Whether a name can only mean a task of DeepMind Control, installed or not.
+
+    :param name: an unknown one
+    :return: True for ``cheetah-run``, and for what is nearly it
+    """
+    task = name.removesuffix("-v0")
+    if re.search(r"-v\d+$", task):
+        return False
+    close = difflib.get_close_matches(task.partition("-")[0], SUITE, n=1, cutoff=0.8)
+    return task.startswith(SUITE) or ("-" in task and bool(close))
+
+
+@contextlib.contextmanager
+def naming_what_is_missing() -> Iterator[None]:
+    """
+    Have the name of a package that an environment needs in Python's own error, from Gymnasium's.
+
+    :raises ImportError: in the place of ``DependencyNotInstalled``
+    """
+    try:
+        yield
+    except gym.error.DependencyNotInstalled as error:
+        name = str(error).partition(" ")[0].strip("`'\"").lower()
+        raise ImportError(str(error), name=name) from error
 
 
 def check_render_mode(render_mode: str | None) -> None:
@@ -167,7 +223,7 @@ def check_render_mode(render_mode: str | None) -> None:
     Fail now, with a reason, rather than at the first frame.
 
     :param render_mode: as given to ``make_dmc``
-    :raises ValueError: when it is not one of Shimmy's, or dm_control was loaded without OpenGL
+    :raises ValueError: when it is not one of Shimmy's, or OpenGL does not load
     """
     if render_mode is None:
         return
@@ -175,14 +231,17 @@ def check_render_mode(render_mode: str | None) -> None:
         raise ValueError(
             f"render_mode must be None or one of {', '.join(RENDER_MODES)}, got {render_mode!r}."
         )
-    from dm_control import _render
-
-    if _render.BACKEND not in ("glfw", "egl", "osmesa"):
-        raise ValueError(
-            f"render_mode={render_mode!r} needs OpenGL, but dm_control was loaded with MUJOCO_GL="
-            f"{os.environ.get('MUJOCO_GL')!r}. Before Python starts, set MUJOCO_GL to 'egl' "
-            "(without a display) or 'glfw' (with one)."
-        )
+    reason = ""
+    try:
+        if load_renderer() in ("glfw", "egl", "osmesa"):
+            return
+    except RuntimeError as error:
+        reason = f" ({error})"
+    raise ValueError(
+        f"render_mode={render_mode!r} needs OpenGL, which does not load with MUJOCO_GL="
+        f"{os.environ.get('MUJOCO_GL')!r}{reason}. Set MUJOCO_GL to 'egl' (without a display) or "
+        "'glfw' (with one), and install that library where it is missing."
+    )
 
 
 def make_dmc(
@@ -192,8 +251,8 @@ def make_dmc(
     A DeepMind Control task with flat float32 observations: ``make_dmc("cheetah-run")``.
 
     Episodes of the suite last 1000 steps and end truncated, never terminated (the two lqr tasks
-    excepted). Rendering needs OpenGL: without a display, MUJOCO_GL becomes ``egl`` where that
-    loads, unless it is set already.
+    excepted). OpenGL is loaded with a render mode only, as MUJOCO_GL says; where that is not set
+    and there is no display, it becomes ``egl``, or ``disable`` where that does not load.
 
     :param task: ``cheetah-run`` or ``dm_control/cheetah-run-v0``
     :param seed: seed of the task and of its action space; ``make_dmc(task, seed=s).reset()`` is
@@ -217,5 +276,6 @@ def make_dmc(
     return env
 
 
+import_without_driver()
 with contextlib.suppress(ImportError):  # make_dmc says what is missing, when it is needed
     register_dmc()

@@ -42,6 +42,25 @@ class Machine:
         if self.threads < 1:
             raise ValueError(f"threads must be an integer of at least 1, got {self.threads!r}.")
 
+    def use(self) -> None:
+        """
+        Set PyTorch's threads, and try the device.
+
+        :raises ValueError: when this machine has no such device
+        """
+        import torch as th
+        from stable_baselines3.common.utils import get_device
+
+        from sb3_rfm.common.arguments import check_device
+
+        th.set_num_threads(self.threads)
+        check_device(self.device)
+        try:
+            th.zeros(1, device=get_device(self.device))
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).partition(". ")[0]
+            raise ValueError(f"device {self.device!r} cannot be used here: {reason}") from error
+
 
 def start(
     settings: RunSettings,
@@ -65,26 +84,30 @@ def start(
     :raises ValueError: when the environment or a hyperparameter is unknown
     :raises OSError: when the folder cannot be made
     """
-    import torch as th
-
     from sb3_rfm.run_callbacks import Clock, StopRequest
 
     clock = Clock()
-    th.set_num_threads(machine.threads)
+    machine.use()
     settings = settings.resolved()
     with StopRequest() as stop:
         model, hyperparams = make_model(settings, machine.device)
+        created = folder is None
         folder = folder or RunFolder.create(parent, settings.folder_name())
         with folder.lock:
-            folder.write_config(
-                {
-                    "command": command,
-                    "settings": asdict(settings),
-                    "hyperparameters": hyperparams,
-                    "versions": versions(),
-                }
-            )
-            return folder, _train(model, folder, settings, machine, clock, stop, callbacks)
+            try:
+                folder.write_config(
+                    {
+                        "command": command,
+                        "settings": asdict(settings),
+                        "hyperparameters": hyperparams,
+                        "versions": versions(),
+                    }
+                )
+                return folder, _train(model, folder, settings, machine, clock, stop, callbacks)
+            except BaseException:
+                if created and model._n_updates == 0:  # nothing was learnt to go on from
+                    folder.discard()
+                raise
 
 
 def resume(
@@ -132,7 +155,7 @@ def _go_on(
     :raises ValueError: when the new target lies before the run's own, or no checkpoint is whole
     """
     config = folder.read_config()
-    settings = RunSettings(**config["settings"])
+    settings = RunSettings.stored(config, folder.config_file)
     if steps is not None and steps != settings.steps:
         if steps < settings.steps:
             raise ValueError(f"steps must be at least the run's own {settings.steps}, got {steps}.")
@@ -144,13 +167,11 @@ def _go_on(
         print(f"{folder.path} is finished: {settings.steps} of {settings.steps} steps done.")
         return 0
     folder.latest_checkpoint()  # there is something to go on from
-    import torch as th
-
     from sb3_rfm.checkpoint_files import read_manifest
     from sb3_rfm.checkpoints import load_checkpoint
     from sb3_rfm.run_callbacks import Clock, StopRequest
 
-    th.set_num_threads(machine.threads)
+    machine.use()
     with StopRequest() as stop:
         env = make_env(settings, training=True)
         algorithm = algorithm_class(settings.algo)
@@ -235,7 +256,10 @@ def _learn(
     :param settings: resolved
     :param progress: whether to show a progress bar
     :raises RuntimeError: when an update fails
+    :raises EndlessEpisode: when an evaluation does not end
     """
+    from sb3_rfm.episodes import EndlessEpisode
+
     try:
         model.learn(
             settings.steps - model.num_timesteps,
@@ -243,6 +267,8 @@ def _learn(
             reset_num_timesteps=model.num_timesteps == 0,
             progress_bar=progress,
         )
+    except EndlessEpisode:
+        raise  # the user can put it right
     except (ValueError, AssertionError, FloatingPointError) as error:
         raise RuntimeError(f"training failed at step {model.num_timesteps}: {error}") from error
 

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -147,7 +148,7 @@ def wrapper_class(
         for item in choices:
             named = item if isinstance(item, dict) else {item: {}}
             for name, arguments in named.items():
-                env = _import_name(name)(env, **(arguments or {}))
+                env = _wrapper(str(name), arguments or {})(env)
         return env
 
     return wrap
@@ -219,8 +220,44 @@ def with_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _wrapper(name: str, arguments: dict[str, Any]) -> "Callable[[gym.Env], gym.Env]":
+    """
+    One wrapper with its arguments.
+
+    :param name: ``module.Class``
+    :param arguments: of the class, by name, besides the environment
+    :return: a function that wraps an environment
+    :raises ValueError: when there is no such class, or it has no such argument
+    """
+    module = name.replace(":", ".").rpartition(".")[0]
+    try:
+        kind = _import_name(name)
+        inspect.signature(kind).bind(None, **arguments)
+    except (ModuleNotFoundError, AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, ModuleNotFoundError) and not _is_within(error.name, module):
+            raise  # a fault of that module's
+        raise ValueError(
+            f"env_wrapper must be module.Class, or {{module.Class: {{argument: value}}}}; got "
+            f"{name!r} with {arguments!r}: {error}"
+        ) from error
+    return partial(kind, **arguments)
+
+
+def _is_within(name: str | None, module: str) -> bool:
+    """
+    Whether a module that is missing is the one that was asked for, or a package around it.
+
+    :param name: of the one that is missing
+    :param module: that was asked for
+    :return: True if so
+    """
+    return not module or f"{module}.".startswith(f"{name}.")
+
+
 def constructor_arguments(
-    algorithm: "type[OffPolicyAlgorithm]", hyperparams: dict[str, Any], n_actions: int
+    algorithm: "type[OffPolicyAlgorithm]",
+    hyperparams: dict[str, Any],
+    n_actions: int | tuple[int, ...],
 ) -> dict[str, Any]:
     """
     Plain values made into what a constructor takes: a learning rate ``lin_3e-4`` is a linear
@@ -228,16 +265,21 @@ def constructor_arguments(
 
     :param algorithm: the class
     :param hyperparams: plain values by name
-    :param n_actions: dimension of the action
+    :param n_actions: dimension of the action, or its shape
     :return: arguments of ``algorithm``
-    :raises ValueError: when ``algorithm`` has no such argument
+    :raises ValueError: when ``algorithm`` has no such argument, or a value is no plain one
     """
     arguments = with_schedules(plain_values(algorithm, hyperparams))
+    if isinstance(arguments.get("policy_kwargs"), str):
+        raise ValueError(
+            "policy_kwargs must be a dict of plain values, as dict(net_arch=[256, 256]): classes "
+            f"can be given in Python alone; got {arguments['policy_kwargs']!r}."
+        )
     if isinstance(arguments.get("train_freq"), list):
         arguments["train_freq"] = tuple(arguments["train_freq"])
     noise = arguments.pop("noise_type", None), arguments.pop("noise_std", 0.1)
     if noise[0] is not None:
-        arguments["action_noise"] = _action_noise(*noise, n_actions)
+        arguments["action_noise"] = action_noise(*noise, n_actions)
     allowed = [name for name in inspect.signature(algorithm).parameters if name[0] != "_"]
     for name in arguments:
         if name not in allowed:
@@ -247,22 +289,26 @@ def constructor_arguments(
     return arguments
 
 
-def _action_noise(noise_type: str, noise_std: float, n_actions: int) -> Any:
+def action_noise(noise_type: str, noise_std: float, n_actions: int | tuple[int, ...]) -> Any:
     """
     Exploration noise in the RL Zoo's words.
 
     :param noise_type: ``normal`` or ``ornstein-uhlenbeck``
     :param noise_std: its standard deviation, for actions scaled to [-1, 1]
-    :param n_actions: dimension of the action
+    :param n_actions: dimension of the action, or its shape
     :return: Stable-Baselines3's action noise
     :raises ValueError: when there is no such noise
     """
     import numpy as np
-    from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+    from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 
-    kinds = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
+    from sb3_rfm.common.noise import NormalNoise
+
+    kinds = {"normal": NormalNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
     if noise_type not in kinds:
         raise ValueError(f"noise_type must be one of {', '.join(kinds)}, got {noise_type!r}.")
+    if isinstance(noise_std, bool) or not isinstance(noise_std, (int, float)) or noise_std < 0:
+        raise ValueError(f"noise_std must be a number of at least 0, got {noise_std!r}.")
     return kinds[noise_type](np.zeros(n_actions), noise_std * np.ones(n_actions))
 
 

@@ -13,10 +13,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rfm.checkpoints import CheckpointEverything
+from sb3_rfm.episodes import BoundedEvaluation
 from sb3_rfm.evaluations import Evaluation
 from sb3_rfm.run_folder import RunFolder
 from sb3_rfm.run_settings import RunSettings
@@ -107,7 +107,7 @@ class _EvaluationStopped(Exception):
     """Raised in the midst of an evaluation, which changes nothing of the training."""
 
 
-class EvaluateToCsv(EvalCallback):
+class EvaluateToCsv(BoundedEvaluation):
     """
     Evaluates with deterministic actions, the untrained policy first, and writes each result to
     ``evaluations.csv`` (and ``eval/mean_reward`` to TensorBoard, as ``EvalCallback`` does). What
@@ -189,7 +189,6 @@ class EvaluateToCsv(EvalCallback):
                 del self._pending[0]
 
     def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
-        # evaluate_policy calls this at each step of the evaluation
         super()._log_success_callback(locals_, globals_)
         if self.stop.requested:
             raise _EvaluationStopped

@@ -2,10 +2,12 @@
 any moment can go on.
 """
 
+import contextlib
 import csv
 import importlib.metadata
 import io
 import platform
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +47,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.lock = FileLock(path / LOCK, "another sb3-rfm run is at work here")
         self.unwritten = Unwritten()
+        self._made: list[Path] = []
 
     @classmethod
     def create(cls, parent: Path, name: str) -> "RunFolder":
@@ -55,6 +58,7 @@ class RunFolder:
         :param name: wanted name
         :return: the folder
         """
+        missing = [path for path in (parent, *parent.parents) if not path.exists()]
         parent.mkdir(parents=True, exist_ok=True)
         number = 1
         while True:
@@ -64,7 +68,16 @@ class RunFolder:
             except FileExistsError:
                 number += 1
             else:
-                return cls(path)
+                folder = cls(path)
+                folder._made = missing
+                return folder
+
+    def discard(self) -> None:
+        """Remove the folder, and those around it that were made for it and are empty."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        for path in self._made:
+            with contextlib.suppress(OSError):  # another run is in it
+                path.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -99,7 +112,10 @@ class RunFolder:
         :return: what was written
         :raises ValueError: when it was not written by ``sb3-rfm run``
         """
-        config = yaml.safe_load(self.config_file.read_text("utf-8"))
+        try:
+            config = yaml.safe_load(self.config_file.read_text("utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{self.config_file} is not YAML: {error}") from error
         if not isinstance(config, dict) or "settings" not in config:
             raise ValueError(f"{self.config_file} was not written by sb3-rfm run: no 'settings'.")
         return config

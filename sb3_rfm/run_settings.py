@@ -1,7 +1,9 @@
 """What a training run is, and the model and environments that it asks for."""
 
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sb3_rfm.hyperparams import (
@@ -55,6 +57,27 @@ class RunSettings:
             if not isinstance(value, int) or value < bound:
                 raise ValueError(f"{name} must be an integer of at least {bound}, got {value!r}.")
 
+    @classmethod
+    def stored(cls, config: dict[str, Any], path: Path) -> "RunSettings":
+        """
+        The settings of an earlier run.
+
+        :param config: of its folder
+        :param path: of that file
+        :return: resolved settings
+        :raises ValueError: when they are not those of this version
+        """
+        given = config["settings"]
+        names = [each.name for each in fields(cls)]
+        unknown = [name for name in given if name not in names] if isinstance(given, dict) else []
+        if not isinstance(given, dict) or unknown or not {"algo", "env"} <= set(given):
+            got = f"has {unknown[0]!r}" if unknown else f"is {given!r}"
+            raise ValueError(
+                f"{path}: settings must be of {', '.join(names)}; it {got}. Was it written by "
+                "another version of sb3-rfm?"
+            )
+        return cls(**given)
+
     def resolved(self) -> "RunSettings":
         """
         The same with the full id of the environment, and every value of the YAML file filled in.
@@ -67,10 +90,20 @@ class RunSettings:
         env_id = any_env_id(self.env)
         given = read_hyperparams(self.algo, env_id) | self.hyperparams
         hyperparams = plain_values(algorithm_class(self.algo), given)
-        n_timesteps = int(hyperparams.pop("n_timesteps"))
-        steps = self.steps or n_timesteps
+        n_timesteps = hyperparams.pop("n_timesteps")
+        if isinstance(n_timesteps, str) or n_timesteps != int(n_timesteps):
+            raise ValueError(f"n_timesteps must be an integer, got {n_timesteps!r}.")
+        steps = self.steps or int(n_timesteps)
         eval_freq = self.eval_freq or min(max(steps // 10, 1), 10_000)
         return replace(self, env=env_id, steps=steps, eval_freq=eval_freq, hyperparams=hyperparams)
+
+    @property
+    def n_envs(self) -> int:
+        """Environments that are trained on at once."""
+        n_envs = self.hyperparams.get("n_envs", 1)
+        if not isinstance(n_envs, int) or n_envs < 1:
+            raise ValueError(f"n_envs must be an integer of at least 1, got {n_envs!r}.")
+        return n_envs
 
     def folder_name(self) -> str:
         """
@@ -90,18 +123,49 @@ def make_env(settings: RunSettings, training: bool) -> "VecEnv":
         environment per episode: acting for all at once is faster
     :return: monitored, wrapped and seeded
     """
+    if training:
+        return make_vector(settings, settings.n_envs, settings.seed)
+    n_envs = min(settings.eval_episodes, MAX_EVAL_ENVS)
+    return make_vector(settings, n_envs, EVAL_SEED + MAX_EVAL_ENVS * settings.seed)
+
+
+def make_vector(
+    settings: RunSettings, n_envs: int, seed: int, render_mode: str | None = None
+) -> "VecEnv":
+    """
+    Environments of a run.
+
+    :param settings: resolved
+    :param n_envs: how many
+    :param seed: of the first; the others' follow it
+    :param render_mode: of ``gymnasium.make``; None draws no frames
+    :return: monitored, wrapped and seeded
+    :raises ValueError: when the environment or a wrapper cannot be made
+    :raises ImportError: when it needs a package that is missing
+    """
+    import gymnasium as gym
     from stable_baselines3.common.env_util import make_vec_env
 
-    import sb3_rfm.envs  # noqa: F401  (registers DeepMind Control)
+    from sb3_rfm.envs import any_env_id, naming_what_is_missing
+    from sb3_rfm.episodes import with_episode_ends
 
-    n_envs = int(settings.hyperparams.get("n_envs", 1))
-    return make_vec_env(
-        settings.env,
-        n_envs=n_envs if training else min(settings.eval_episodes, MAX_EVAL_ENVS),
-        seed=settings.seed if training else EVAL_SEED + MAX_EVAL_ENVS * settings.seed,
-        wrapper_class=wrapper_class(settings.hyperparams.get("env_wrapper")),
-        env_kwargs={"disable_env_checker": True},
-    )
+    given: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    env_id = any_env_id(settings.env)  # registered by now
+    wrap = with_episode_ends(wrapper_class(settings.hyperparams.get("env_wrapper")))
+    try:
+        with naming_what_is_missing():
+            return make_vec_env(
+                partial(
+                    gym.make, env_id, disable_env_checker=True, **given
+                ),  # by its id, it would be made to draw frames
+                n_envs=n_envs,
+                seed=seed,
+                wrapper_class=wrap,
+            )
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{settings.env} cannot be made: {error}", name=error.name) from error
+    except gym.error.Error as error:  # one that is withdrawn, for example
+        raise ValueError(f"{settings.env} cannot be made: {error}") from error
 
 
 def buffer_length(settings: RunSettings) -> int | None:
@@ -126,9 +190,11 @@ def make_model(settings: RunSettings, device: str) -> "tuple[OffPolicyAlgorithm,
     :param settings: resolved
     :param device: of PyTorch
     :return: the model, and every hyperparameter of it as plain values
-    :raises ValueError: when a hyperparameter is unknown
+    :raises ValueError: when a hyperparameter is unknown or not allowed
     """
     from gymnasium import spaces
+
+    from sb3_rfm.common.arguments import check_episodes
 
     env = make_env(settings, training=True)
     if not isinstance(env.action_space, spaces.Box):
@@ -138,10 +204,16 @@ def make_model(settings: RunSettings, device: str) -> "tuple[OffPolicyAlgorithm,
     algorithm = algorithm_class(settings.algo)
     own = {name: v for name, v in settings.hyperparams.items() if name not in ENV_KEYS}
     # a copy: Stable-Baselines3 writes into policy_kwargs
-    arguments = constructor_arguments(algorithm, deepcopy(own), env.action_space.shape[0])
+    arguments = constructor_arguments(algorithm, deepcopy(own), env.action_space.shape)
+    check_episodes(arguments.get("train_freq"), settings.n_envs)
     arguments |= {"seed": settings.seed, "device": device}
-    size = buffer_length(settings)
-    if size is not None:
-        arguments["buffer_size"] = size
-    hyperparams = complete(algorithm, arguments)
-    return algorithm(env=env, **arguments), hyperparams
+    try:
+        size = buffer_length(settings)
+        if size is not None:
+            arguments["buffer_size"] = size
+        hyperparams = complete(algorithm, arguments)
+        return algorithm(env=env, **arguments), hyperparams
+    # of Stable-Baselines3 and PyTorch, about what the user gave: a wrong type, a keyword that a
+    # policy or a buffer has not, a space that is not supported, a buffer that does not fit
+    except (TypeError, AssertionError, NotImplementedError, MemoryError) as error:
+        raise ValueError(f"{algorithm.__name__} cannot be made: {error}") from error

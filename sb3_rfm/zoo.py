@@ -6,16 +6,26 @@ put into its tables in place.
 """
 
 import argparse
+import contextlib
 import inspect
 import re
 import runpy
+import shutil
 import sys
+import traceback
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_action_dim
+
+from sb3_rfm.common.preload import import_triton
+from sb3_rfm.episodes import BoundedEvaluation, EndlessEpisode, with_episode_ends
 from sb3_rfm.hyperparams import (
     OWN_ALGORITHMS,
+    action_noise,
     algorithm_class,
     hyperparams_file,
     plain_values,
@@ -25,6 +35,7 @@ from sb3_rfm.hyperparams import (
 if TYPE_CHECKING:
     import optuna
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+    from stable_baselines3.common.vec_env import VecEnv
 
 DEFAULT_ALGORITHM = "rfm_flow"
 DEFAULT_FOLDER = "logs"
@@ -117,11 +128,21 @@ def register(playing: bool = False) -> None:
     :param playing: the models will be loaded and played, not trained
     """
     import rl_zoo3
-    from rl_zoo3 import hyperparams_opt
+    from rl_zoo3 import callbacks, exp_manager, hyperparams_opt, utils
     from rl_zoo3.exp_manager import ExperimentManager
 
     import sb3_rfm.envs  # noqa: F401  (registers the ids)
 
+    wrappers = _with_episode_ends(inspect.unwrap(utils.get_wrapper_class))
+    bounded = (callbacks.TrialEvalCallback, BoundedEvaluation)
+    for place, name, value in (
+        (utils, "get_wrapper_class", wrappers),
+        (exp_manager, "get_wrapper_class", wrappers),
+        (exp_manager, "EvalCallback", BoundedEvaluation),
+        (exp_manager, "TrialEvalCallback", type("TrialEvalCallback", bounded, {})),
+        (exp_manager.ExperimentManager, "_preprocess_action_noise", _preprocess_action_noise),
+    ):
+        setattr(place, name, value)
     for name in OWN_ALGORITHMS:
         algorithm = algorithm_class(name)
         rl_zoo3.ALGOS[name] = without_buffer(algorithm) if playing else algorithm
@@ -147,6 +168,42 @@ class _Preprocessed:
         values = plain_values(algorithm_class(DEFAULT_ALGORITHM), hyperparams)
         own = {name: value for name, value in values.items() if name != "learning_rate"}
         return self.theirs(values | with_schedules(own))
+
+
+def _preprocess_action_noise(
+    manager: Any, hyperparams: dict[str, Any], saved: dict[str, Any], env: "VecEnv"
+) -> dict[str, Any]:
+    """
+    What rl_zoo3's method of this name does, for actions of any shape: it takes vectors alone.
+
+    :param manager: rl_zoo3's, whose ``n_actions`` is set
+    :param hyperparams: ``noise_type`` and ``noise_std`` become ``action_noise``
+    :param saved: unused
+    :param env: of the training
+    :return: the hyperparameters
+    """
+    noise = hyperparams.pop("noise_type", None), hyperparams.pop("noise_std", 0.1)
+    if isinstance(env.action_space, spaces.Box):
+        manager.n_actions = get_action_dim(env.action_space)
+    if noise[0] is not None:
+        hyperparams["action_noise"] = action_noise(*noise, env.action_space.shape or ())
+    return hyperparams
+
+
+def _with_episode_ends(get_wrapper_class: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    rl_zoo3's wrappers, with the ends of episodes that its evaluations would wait for in vain.
+
+    :param get_wrapper_class: rl_zoo3's function of hyperparameters
+    :return: one to take its place
+    """
+
+    @wraps(get_wrapper_class)
+    def with_ends(hyperparams: dict[str, Any], key: str = "env_wrapper") -> Any:
+        wrap = get_wrapper_class(hyperparams, key)
+        return with_episode_ends(wrap) if key == "env_wrapper" else wrap
+
+    return with_ends
 
 
 def _given(arguments: list[str]) -> argparse.Namespace:
@@ -193,13 +250,15 @@ def _with_defaults(command: str, arguments: list[str]) -> list[str]:
     :return: arguments for rl_zoo3
     :raises ValueError: when the environment is missing or unknown, or cannot be recorded
     """
-    from sb3_rfm.envs import NAMESPACE, any_env_id, check_render_mode, has_display
+    from sb3_rfm.envs import NAMESPACE, any_env_id, check_render_mode, split_env_id
+    from sb3_rfm.graphics import has_display
 
     given = _given(arguments)
     if given.env is None:
         raise ValueError("--env is required, for example --env dm_control/cheetah-run-v0.")
     algo = given.algo or DEFAULT_ALGORITHM
-    env_id = given.env if given.gym_packages else any_env_id(given.env)
+    # imported by now: rl_zoo3 knows ids without a module
+    env_id = given.env if given.gym_packages else split_env_id(any_env_id(given.env))[1]
     if command == "record" and env_id.startswith(NAMESPACE):
         check_render_mode("rgb_array")
     added = ["--algo", algo, "--env", env_id]  # argparse takes the last
@@ -225,36 +284,93 @@ def forward(command: str, arguments: list[str]) -> int:
     :param command: ``train``, ``enjoy`` or ``record``
     :param arguments: what follows it
     :return: the exit code
-    :raises ValueError: when the environment is missing or unknown
+    :raises ValueError: when the environment is missing or unknown, or an option or a hyperparameter
+        is not allowed
     :raises FileNotFoundError: when there is no trained model to play
     :raises RuntimeError: when rl_zoo3 fails for another reason
     """
+    from sb3_rfm.envs import naming_what_is_missing
+
     asks_for_help = "-h" in arguments or "--help" in arguments
     register(playing=command != "train")
     if not asks_for_help:
         arguments = _with_defaults(command, arguments)
     sys.argv = [f"sb3-rfm {command}", *arguments]
+    if command != "train":
+        import_triton()  # before what draws
     try:
-        if command == "train":
-            from rl_zoo3.train import train
-
-            train()
-        elif command == "enjoy":
-            from rl_zoo3.enjoy import enjoy
-
-            enjoy()
-        else:
-            runpy.run_module("rl_zoo3.record_video", run_name="__main__")
-    except (AssertionError, ValueError) as error:
+        with naming_what_is_missing():
+            _call(command)
+    except EndlessEpisode:
+        raise
+    except Exception as error:
         if command != "train" and _is_about_a_missing_model(str(error)):
-            raise FileNotFoundError(f"{error} (the folder is set with -f)") from error
+            raise FileNotFoundError(
+                f"{error} (the folder is set with -f; the folder of a run is given by itself: "
+                f"sb3-rfm {command} runs/...)"
+            ) from error
+        if _is_about_the_options(error):
+            _discard_folder(error)
+            raise ValueError(str(error)) from error
         if str(error).startswith("No trials are completed yet"):
             raise ValueError(
                 "no trial was completed: each was pruned or failed, as said above; a trial is "
                 "pruned where a number is not finite"
             ) from error
-        raise RuntimeError(f"rl_zoo3's {command} failed: {error}") from error
+        if isinstance(error, (AssertionError, ValueError)):
+            raise RuntimeError(f"rl_zoo3's {command} failed: {error}") from error
+        raise
     return 0
+
+
+def _call(command: str) -> None:
+    """
+    Run a command of rl_zoo3 with the process's arguments.
+
+    :param command: ``train``, ``enjoy`` or ``record``
+    """
+    if command == "train":
+        from rl_zoo3.train import train
+
+        train()
+    elif command == "enjoy":
+        from rl_zoo3.enjoy import enjoy
+
+        enjoy()
+    else:
+        runpy.run_module("rl_zoo3.record_video", run_name="__main__")
+
+
+def _is_about_the_options(error: BaseException) -> bool:
+    """
+    Whether rl_zoo3 failed while it read its options or made the model from them.
+
+    :param error: of its
+    :return: True if so; False when it was training
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    functions = {frame.name for frame in frames}
+    if "learn" in functions or not functions & {"parse_args", "setup_experiment"}:
+        return False
+    if isinstance(error, (AssertionError, ValueError, TypeError, SyntaxError)):
+        return True
+    evaluated = frames[-1].filename == "<string>"
+    return evaluated or bool(functions & {"get_wrapper_class", "get_class_by_name"})
+
+
+def _discard_folder(error: BaseException) -> None:
+    """
+    Remove the folder that rl_zoo3 made for a run before it failed.
+
+    :param error: of its
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        path = getattr(frame.f_locals.get("self"), "save_path", None)
+        if frame.f_code.co_name == "setup_experiment" and path:
+            shutil.rmtree(path, ignore_errors=True)
+            for parent in list(Path(path).parents)[:2]:  # of the algorithm, of all logs
+                with contextlib.suppress(OSError):  # there are others in it
+                    parent.rmdir()
 
 
 def _is_about_a_missing_model(message: str) -> bool:

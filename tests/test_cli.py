@@ -13,6 +13,7 @@ from sb3_rfm import cli
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 def _python(*arguments):
@@ -84,6 +85,28 @@ def test_the_entry_point_passes_the_exit_code_on():
             ["run", "--algo", "qne", "--env", "Pendulum-v1", "--hyperparams", "temprature:3"],
             "QNE has no hyperparameter 'temprature': did you mean temperature",
         ),
+        (["run", "--env", "Pendulum-v1", "--device", "moon"], "device must be 'auto' or a device"),
+        (["run", "--env", "Pendulum-v1", "--device", "mps"], "device 'mps' cannot be used here"),
+        (["run", "--env", "nowhere:Thing-v0"], "No module named 'nowhere'"),
+        *[
+            (["run", "--env", "Pendulum-v1", "--hyperparams", pair, *more], message)
+            for pair, message, *more in [
+                ("buffer_size:30.5", "buffer_size must be an int of at least 1; got 30.5"),
+                ("policy_kwargs:dict(activation_fn=nn.ReLU)", "classes can be given in Python"),
+                ("policy_kwargs:dict(foo=1)", "unexpected keyword argument 'foo'"),
+                ("train_freq:(1,'episode')", "in steps with several environments", "n_envs:2"),
+                ("buffer_size:many", "RFMFlow cannot be made: "),
+                ("n_timesteps:many", "n_timesteps must be an integer, got 'many'"),
+                ("n_envs:0", "n_envs must be an integer of at least 1, got 0"),
+                ("noise_type:normal", "noise_std must be a number", "noise_std:loud"),
+                ("env_wrapper:no.such.Wrapper", "No module named 'no'"),
+                ("env_wrapper:gymnasium.wrappers.No", "has no attribute 'No'"),
+                (
+                    "env_wrapper:{'gymnasium.wrappers.TimeLimit': {'steps': 3}}",
+                    "missing a required argument: 'max_episode_steps'",
+                ),
+            ]
+        ],
         (["run", "--resume", "nothing"], "--resume: there is no folder nothing"),
         (["run", "--resume", "."], ". is not the folder of a run: it has no config.yml"),
         (["plot", "nothing"], "There is no folder nothing"),
@@ -130,8 +153,49 @@ def test_a_missing_package_brings_the_extra_to_install(package, arguments, extra
     script += f"from sb3_rfm.cli import main; sys.exit(main({arguments}))"
     done = _python("-c", script)
     assert done.returncode == 1, done.stderr
-    assert f"pip install 'sb3-rfm[{extra}]'" in done.stderr
+    assert f"install the extra: pip install '.[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*is out of date")
+def test_what_an_environment_needs_is_one_line(tmp_path, capsys):
+    assert cli.main(["run", "--env", "Ant-v2"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("sb3-rfm: run: The mujoco v2 and v3 based environments have been moved")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("where", ["a file/runs", "a file"])
+def test_a_folder_that_cannot_be_made_is_one_line(where, tmp_path, capsys):
+    (tmp_path / "a file").touch()
+    arguments = ["run", "--algo", "sac", "--env", "Pendulum-v1", "--folder", str(tmp_path / where)]
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "a file" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{[", "nothing: 1", "settings: 3", "settings: {algo: sac, env: Pendulum-v1, moon: 3}"],
+)
+def test_a_configuration_that_is_not_ours_is_one_line(text, tmp_path, capsys):
+    (tmp_path / "config.yml").write_text(text)
+    assert cli.main(["run", "--resume", "."]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sb3-rfm: run: config.yml")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [TypeError, KeyError, AttributeError, RuntimeError])
+def test_a_fault_keeps_its_traceback(kind, monkeypatch):
+    def broken(arguments):
+        raise kind("ours")
+
+    monkeypatch.setitem(cli.COMMANDS, "run", broken)
+    with pytest.raises(kind, match="ours"):
+        cli.main(["run"])
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):

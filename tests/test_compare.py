@@ -792,7 +792,10 @@ def test_ray_is_asked_for_by_name():
         text=True,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "sb3-rfm: compare: ray is missing: pip install 'sb3-rfm[ray]'\n"
+    assert done.stderr == (
+        "sb3-rfm: compare: needs ray, not installed here: install the extra: pip install '.[ray]' "
+        "in a checkout of sb3_rfm\n"
+    )
     assert RayExecutor.__doc__
 
 

@@ -78,7 +78,11 @@ def test_the_verdict_is_the_same_at_every_scale_of_rewards(kind: str, scale: flo
     env = Rewarded(lambda total, over: scale * REWARDS[kind](total, over))
     assert alarms(RFMFlow, env, 130, policy_delay=50) == []
     rates = {"learning_rate": 1e3, "critic_learning_rate": 1e3}
-    assert len(alarms(RFMFlow, env, 130, policy_delay=50, **rates)) >= 1
+    plain = {
+        "net_arch": [8],
+        "critic_kwargs": {"layer_norm": False},
+    }  # zero rewards leave others at zero
+    assert len(alarms(RFMFlow, env, 130, policy_delay=50, policy_kwargs=plain, **rates)) >= 1
 
 
 @pytest.mark.parametrize(

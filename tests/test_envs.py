@@ -4,6 +4,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +15,8 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common import env_checker
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_rfm.envs import FlatFloat32, any_env_id, dmc_id, make_dmc, register_dmc
+from sb3_rfm.common import extras
+from sb3_rfm.envs import SUITE, FlatFloat32, any_env_id, dmc_id, make_dmc, register_dmc
 
 PROTOCOL = (
     "cartpole-swingup",
@@ -116,8 +120,90 @@ def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "shimmy" else find_spec(name)
     )
-    with pytest.raises(ImportError, match=r"need shimmy, .*sb3-rfm\[dmc\]"):
+    with pytest.raises(
+        ImportError, match=r"need shimmy, .*: install the extra: pip install '\.\[dmc\]'"
+    ):
         make_dmc("cheetah-run")
+
+
+def _without_dmc(monkeypatch, version=(3, 12)):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "dm_control" else find_spec(name)
+    )
+    python = namedtuple("Version", "major minor")(*version)
+    monkeypatch.setattr(extras, "sys", SimpleNamespace(version_info=python))
+
+
+@pytest.mark.parametrize("name", ["cheetah-run", "cheeta-run-v0", "walker", "cartpole_swingup"])
+def test_a_short_name_without_the_extra_says_install_it(name, monkeypatch):
+    _without_dmc(monkeypatch)
+    with pytest.raises(ImportError, match=r"need dm_control, .*install the extra: .*'\.\[dmc\]'"):
+        any_env_id(name)
+
+
+@pytest.mark.parametrize("name", ["Pendulm-v1", "pendulum-v1", "Pendulum"])
+def test_other_names_do_not_speak_of_the_extra(name, monkeypatch):
+    _without_dmc(monkeypatch)
+    with pytest.raises(ValueError, match=r"did you mean Pendulum-v1"):
+        any_env_id(name)
+
+
+def test_a_python_without_dm_control_is_told_which_have_it(monkeypatch):
+    _without_dmc(monkeypatch, (3, 13))
+    with pytest.raises(ImportError, match=r"no dm_control for Python 3.13; take Python 3.10, 3.11"):
+        make_dmc("cheetah-run")
+
+
+def test_the_domains_are_dm_controls():
+    tasks = [name.removeprefix("dm_control/") for name in gym.registry if "dm_control/" in name]
+    domains = {task.split("-")[0] for task in tasks if task.count("-") == 2}
+    assert set(SUITE) == domains - {"compatibility"}
+
+
+def test_extras_and_python_are_those_of_the_projects_file():
+    tomllib = pytest.importorskip("tomllib")
+    root = Path(__file__).resolve().parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = project["optional-dependencies"]
+    assert all(each.endswith("; python_version < '3.13'") for each in declared["dmc"])
+    assert set(extras.PACKAGES) <= set(declared)
+    assert "Programming Language :: Python :: 3.13" in project["classifiers"]  # without dmc
+
+
+MY_ENVS = """
+import gymnasium as gym
+from environments import Bandit
+gym.register("ns/Mine-v0", lambda: Bandit(length=3))
+gym.register("Mine-v1", lambda: Bandit(length=3))
+"""
+
+
+@pytest.fixture
+def my_envs(tmp_path, monkeypatch):
+    """A module that registers two environments; its name is new each time."""
+    name = f"my_envs_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MY_ENVS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield name
+    for env_id in ("ns/Mine-v0", "Mine-v1"):
+        gym.registry.pop(env_id, None)
+
+
+@pytest.mark.parametrize("env_id", ["ns/Mine-v0", "Mine-v1"])
+def test_an_id_may_bring_its_module(env_id, my_envs):
+    assert any_env_id(f"{my_envs}:{env_id}") == f"{my_envs}:{env_id}"
+    assert gym.make(f"{my_envs}:{env_id}").spec.id == env_id
+
+
+def test_what_an_id_with_a_module_lacks_is_named(my_envs, tmp_path):
+    with pytest.raises(ValueError, match=rf"'{my_envs}:Mine-v2': did you mean Mine-v1"):
+        any_env_id(f"{my_envs}:Mine-v2")
+    with pytest.raises(ValueError, match=r"No module named 'not_there'.*looked for in this folder"):
+        any_env_id("not_there:Mine-v1")
+    (tmp_path / f"{my_envs}_broken.py").write_text("1 / 0")
+    with pytest.raises(ZeroDivisionError):  # the module's own fault
+        any_env_id(f"{my_envs}_broken:Mine-v1")
 
 
 def test_the_wrapper_works_in_plain_gymnasium():
@@ -177,4 +263,4 @@ def test_without_egl_it_still_trains_and_says_why_it_does_not_render():
 def test_a_renderer_that_the_user_chose_is_kept():
     output, _ = _render(MUJOCO_GL="off")
     assert output.startswith("off render_mode='rgb_array' needs OpenGL")
-    assert "MUJOCO_GL='off'" in output
+    assert "does not load with MUJOCO_GL='off'" in output

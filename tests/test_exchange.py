@@ -254,7 +254,7 @@ def check(model: Any, path: Path) -> None:
     for batch in (obs[:1], obs):
         (got,) = graph.run(None, {"observation": batch})
         expected = model.predict(batch, deterministic=True)[0]
-        assert got.dtype == expected.dtype == model.action_space.dtype
+        assert got.dtype == expected.dtype
         assert got.shape == expected.shape
         width = (model.action_space.high - model.action_space.low).max()
         assert np.abs(got - expected).max() < 1e-4 * width
@@ -337,7 +337,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"sb3-rfm\[onnx\]"):
+    with pytest.raises(ImportError, match=r"needs onnx, .*install the extra: .*'\.\[onnx\]'"):
         small().export_onnx(tmp_path / "policy")
 
 
@@ -374,3 +374,85 @@ def test_a_class_of_the_main_module_is_that_of_the_programs_own(main: str, tmp_p
     path = save_weights(model(extractor("train")), tmp_path / "weights")
     with pytest.raises(ValueError, match=r"features_extractor_class: got 'train.Extractor'"):
         load_weights(model(extractor("other")), path)
+
+
+BOXES = {
+    "no axis": spaces.Box(-1, 1, (), np.float32),
+    "matrix": spaces.Box(-1, 3, (2, 3), np.float32),
+    "float16": spaces.Box(-1, 1, (2,), np.float16),
+    "float16, no axis": spaces.Box(-1, 1, (), np.float16),
+    "float64, no axis": spaces.Box(0, 5, (), np.float64),
+    "far away": spaces.Box(1e6, 1e6 + 1e-3, (2,), np.float64),
+    "tiny": spaces.Box(-1e-30, 1e-30, (2,), np.float32),
+    "huge": spaces.Box(-1e30, 1e30, (2,), np.float32),
+    "of two sizes": spaces.Box(np.float32([-1e-3, 10]), np.float32([1e-3, 1e4])),
+}
+
+
+class AnyBox(Bandit):
+    """Takes actions as Stable-Baselines3 sends them: float32 for a Box of float16."""
+
+    def step(self, action: np.ndarray) -> Any:
+        space = self.action_space
+        assert action.shape == space.shape
+        assert (space.low <= action).all()
+        assert (action <= space.high).all()
+        return self._observation(), 0.0, True, False, {}
+
+
+@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
+def test_every_box_of_floats_is_trained_in_saved_and_exported(
+    box: spaces.Box, tmp_path: Path
+) -> None:
+    from sb3_rfm.common.onnx_export import DeterministicPolicy
+
+    model = small(env=AnyBox(box), learning_starts=5, batch_size=4).learn(12)
+    expected = actions(model)
+    assert expected.dtype == np.result_type(np.float32, box.dtype)
+    assert expected.shape == (32, *box.shape)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(actions(type(model).load(tmp_path / "model")), expected)
+    model.save_weights(tmp_path / "weights")
+    other = small(env=AnyBox(box), seed=3)
+    other.load_weights(tmp_path / "weights")
+    np.testing.assert_array_equal(actions(other), expected)
+    with th.no_grad():
+        got = DeterministicPolicy(model.policy)(th.as_tensor(observations(model))).numpy()
+    assert got.dtype == expected.dtype
+    assert got.shape == expected.shape
+    width = box.high.astype(float) - box.low.astype(float)
+    assert (np.abs(got.astype(float) - expected) <= 1e-6 * width).all()
+
+
+@pytest.mark.usefixtures("onnx")
+def test_the_graphs_actions_have_the_shape_and_type_of_predicts(tmp_path: Path) -> None:
+    model = small(env=AnyBox(BOXES["float16, no axis"]))
+    check(model, model.export_onnx(tmp_path / "policy"))
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        (spaces.Box(-3, 3, (2,), np.int8), "a Box of float32, float64 or float16, .* got int8"),
+        (spaces.Box(0, 255, (), np.uint8), "got uint8"),
+        (spaces.Box(-1, 1, (2,), np.longdouble), f"got {np.dtype(np.longdouble)}"),
+        (spaces.Box(-1, 1, (0,), np.float32), r"have a coordinate; got shape \(0,\)"),
+        (spaces.Box(-6e4, 6e4, (2,), np.float16), "finite in float16; got low -60000.0"),
+        (spaces.Box(-3e38, 3e38, (2,), np.float32), "finite in float32; .* at index 0"),
+    ],
+    ids=str,
+)
+def test_a_box_that_cannot_be_scaled_is_named(box: spaces.Box, message: str) -> None:
+    with pytest.raises(ValueError, match=f"action_space must .*{message}"):
+        small(env=Bandit(box))
+
+
+def test_noise_that_fails_without_an_axis_is_named() -> None:
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    from sb3_rfm.common.noise import NormalNoise
+
+    box, scale = BOXES["no axis"], np.ones(())
+    with pytest.raises(ValueError, match=r"action_noise must be sb3_rfm.common.noise.NormalNoise"):
+        small(env=AnyBox(box), action_noise=NormalActionNoise(0 * scale, scale))
+    small(env=AnyBox(box), action_noise=NormalNoise(0 * scale, scale), learning_starts=0).learn(3)

@@ -11,10 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 import yaml
+from environments import Bandit
+from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from systems import Disk, be_windows
@@ -42,6 +45,7 @@ TINY_TEXT = ["learning_starts:20", "batch_size:8", "policy_kwargs:dict(net_arch=
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 def _settings(**changes):
@@ -140,6 +144,85 @@ def test_a_buffer_no_longer_than_the_run_changes_nothing():
     assert all(th.equal(final[0][name], final[1][name]) for name in final[0])
     model, chosen = make_model(_settings().resolved(), "cpu")
     assert model.replay_buffer.buffer_size == chosen["buffer_size"] == 60
+
+
+class Fails(Bandit):
+    """Fails at one step."""
+
+    def __init__(self, at):
+        super().__init__(length=5)
+        self.left = at
+
+    def step(self, action):
+        self.left -= 1
+        if not self.left:
+            raise KeyError("a fault of the environment")
+        return super().step(action)
+
+
+@pytest.mark.parametrize(("at", "kept"), [(12, False), (40, True)])
+def test_a_run_that_fails_before_it_has_learnt_leaves_no_folder(at, kept):
+    gym.register("Fails-v0", lambda: Fails(at))
+    settings = _settings(env="Fails-v0", eval_freq=60, eval_episodes=1)
+    with pytest.raises(KeyError, match="a fault of the environment"):
+        start(settings, Path("deep/runs"), QUIET)
+    assert [str(path) for path in Path().iterdir()] == (["deep"] if kept else [])
+    gym.registry.pop("Fails-v0")
+
+
+def test_a_run_that_fails_leaves_what_was_there_before():
+    gym.register("Fails-v0", lambda: Fails(3))
+    Path("runs/other").mkdir(parents=True)
+    with pytest.raises(KeyError):
+        start(_settings(env="Fails-v0"), machine=QUIET)
+    assert [path.name for path in Path("runs").iterdir()] == ["other"]
+    gym.registry.pop("Fails-v0")
+
+
+def test_an_evaluation_without_an_end_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr("sb3_rfm.episodes.MOST_STEPS", 30)
+    gym.register("Endless-v0", lambda: Bandit(length=10**9))
+    command = ["run", "--algo", "sac", "--env", "Endless-v0", "--steps", "40", "--no-progress"]
+    assert cli.main([*command, "--hyperparams", *TINY_TEXT]) == 2
+    assert "an episode of Endless-v0 did not end in the 30 steps" in capsys.readouterr().err
+    assert not list(Path().iterdir())
+    limit = "env_wrapper:{'gymnasium.wrappers.TimeLimit': {'max_episode_steps': 7}}"
+    assert cli.main([*command, "--hyperparams", *TINY_TEXT, limit]) == 0
+    returns = _rows("runs/sac__Endless-v0__seed0", "mean_return")
+    assert np.isfinite(returns).all()
+    gym.registry.pop("Endless-v0")
+
+
+def test_an_environment_by_its_module_is_trained_on_and_goes_on(tmp_path):
+    module = f"mine_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(
+        "import gymnasium as gym\nfrom environments import Bandit\n"
+        "gym.register('Mine-v0', lambda: Bandit(length=5))\n"
+    )
+    short = ["--algo", "sac", "--env", f"{module}:Mine-v0", "--steps", "30", "--no-progress"]
+    more = ["--eval-episodes", "1", "--checkpoint-freq", "25", "--hyperparams", *TINY_TEXT]
+    path = f"runs/sac__{module}-Mine-v0__seed0"
+    for arguments in ([*short, *more], ["--resume", path, "--steps", "40", "--no-progress"]):
+        assert cli.main(["run", *arguments]) == 0
+        gym.registry.pop("Mine-v0")  # a new process would not know it
+        del sys.modules[module]
+    assert read_evaluations(Path(path) / "evaluations.csv")[-1].environment == f"{module}:Mine-v0"
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3)], ids=str)
+@pytest.mark.parametrize("kind", ["normal", "ornstein-uhlenbeck"])
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_noise_has_the_shape_of_the_action(shape, kind, n_envs):
+    gym.register("Shaped-v0", lambda: Bandit(spaces.Box(-1, 1, shape, np.float32)))
+    noise = {"noise_type": kind, "noise_std": 3.0, "n_envs": n_envs, "learning_starts": 0}
+    settings = _settings(env="Shaped-v0", steps=8, hyperparams=TINY | noise)
+    model, _ = make_model(settings.resolved(), "cpu")
+    model.learn(8)
+    actions = np.stack([env.unwrapped.actions for env in model.env.envs])
+    assert actions.shape == (n_envs, 8 // n_envs, *shape)
+    assert len(np.unique(np.abs(actions))) > 1
+    assert (np.abs(actions) == 1).any()  # noise of three half widths
+    gym.registry.pop("Shaped-v0")
 
 
 def _wait_for_rows(csv_file: Path, number: int, process: "subprocess.Popen[str]") -> None:

@@ -12,6 +12,7 @@ import pytest
 import rl_zoo3
 import yaml
 from gymnasium import spaces
+from gymnasium.error import DependencyNotInstalled
 from rl_zoo3 import hyperparams_opt
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import StoreDict
@@ -46,6 +47,7 @@ WALKER = "dm_control/walker-walk-v0"
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)  # the zoo reads it: put it back
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
 
@@ -344,6 +346,83 @@ def test_train_then_enjoy_then_plot(algo, tmp_path, capsys):
     with np.load(run / "evaluations.npz") as data:
         np.testing.assert_allclose(curve.returns, data["results"].mean(axis=1))
     assert (curve.environment, curve.seed, curve.steps) == (WALKER, 5, (30, 60))
+
+
+SMALL_TRAIN = ["-n", "40", "--eval-freq", "20", "--eval-episodes", "1", "--verbose", "0"]
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A module beside the command, which registers environments without an end."""
+    name = f"mine_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(
+        "import gymnasium as gym, numpy as np\n"
+        "from environments import Bandit\n"
+        "from gymnasium import spaces\n"
+        "gym.register('Endless-v0', lambda **kwargs: Bandit(length=10**9))\n"
+        "scalar = spaces.Box(-1, 1, (), np.float32)\n"
+        "gym.register('Scalar-v0', lambda **kwargs: Bandit(scalar, length=3))\n"
+    )
+    yield name
+    for env_id in ("Endless-v0", "Scalar-v0"):
+        gym.registry.pop(env_id, None)
+
+
+def test_an_environment_of_ones_own_is_trained_on_and_played(mine, capsys):
+    limit = "env_wrapper:{'gymnasium.wrappers.TimeLimit': {'max_episode_steps': 7}}"
+    options = ["--env", f"{mine}:Endless-v0", "--algo", "sac", "-conf"]
+    options.append(str(hyperparams_file("sac")))
+    assert cli.main(["train", *options, *SMALL_TRAIN, "-params", *TINY, limit]) == 0
+    with np.load("logs/sac/Endless-v0_1/evaluations.npz") as data:
+        assert (data["ep_lengths"] == 7).all()
+        assert np.isfinite(data["results"]).all()
+    capsys.readouterr()
+    assert cli.main(["enjoy", *options[:4], "-n", "15"]) == 0
+    assert "Episode Length 7" in capsys.readouterr().out
+
+
+def test_an_evaluation_without_an_end_is_one_sentence(mine, monkeypatch, capsys):
+    monkeypatch.setattr("sb3_rfm.episodes.MOST_STEPS", 30)
+    options = ["--env", f"{mine}:Endless-v0", "--algo", "sac"]
+    assert cli.main(["train", *options, *SMALL_TRAIN, "-params", *TINY]) == 2
+    assert "an episode of Endless-v0 did not end in the 30 steps" in capsys.readouterr().err
+
+
+def test_actions_without_an_axis_are_trained_with_noise(mine):
+    options = ["--env", f"{mine}:Scalar-v0", "--algo", "sac", *SMALL_TRAIN]
+    noise = ["noise_type:'normal'", "noise_std:0.1"]
+    assert cli.main(["train", *options, "-params", *TINY, *noise]) == 0
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["n_partcles:3"], "unexpected keyword argument 'n_partcles'"),
+        (["buffer_size:30.5"], "buffer_size must be an int of at least 1; got 30.5"),
+        (["gamma:high"], "name 'high' is not defined"),
+        (["policy_kwargs:'dict(activation_fn=nn.ReLUU)'"], "has no attribute 'ReLUU'"),
+        (["train_freq:(1,'episode')", "n_envs:2"], "in steps with several environments"),
+        (["env_wrapper:'no.such.Wrapper'"], "No module named 'no'"),
+    ],
+)
+def test_a_wrong_hyperparameter_is_one_sentence_and_leaves_no_folder(
+    pairs, message, tmp_path, capsys
+):
+    assert cli.main(["train", "--env", "Pendulum-v1", *SMALL_TRAIN, "-params", *pairs]) == 2
+    error = capsys.readouterr().err
+    assert message in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_draws_and_is_missing_brings_the_extra(monkeypatch, capsys):
+    def fail():
+        raise DependencyNotInstalled('pygame is not installed, run `pip install "gymnasium[...]"`')
+
+    monkeypatch.setattr("rl_zoo3.enjoy.enjoy", fail)
+    assert cli.main(["enjoy", "--env", "Pendulum-v1"]) == 1
+    error = capsys.readouterr().err
+    assert "needs pygame, not installed here: install the extra: pip install '.[zoo]'" in error
 
 
 def test_optimize(tmp_path, monkeypatch, capsys):

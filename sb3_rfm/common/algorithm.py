@@ -27,6 +27,8 @@ from sb3_rfm.common.actor import RFMActor
 from sb3_rfm.common.arguments import (
     SHARED,
     check_arguments,
+    check_episodes,
+    check_noise,
     check_policy,
     plain_arguments,
     without_sde,
@@ -275,6 +277,8 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         self.choices = self.choices.replaced(plain_arguments(given))
         # and there callbacks look for hyperparameters, as in any algorithm of SB3's
         self.__dict__.update(vars(self.choices))
+        check_episodes(self.train_freq, self.n_envs)
+        check_noise(self.action_noise, self.action_space.shape or ())
         chosen = {"n_steps": self.n_steps, "gamma": self.gamma}
         if self.replay_buffer_class is NStepReplayBuffer and self.replay_buffer_kwargs == chosen:
             self.replay_buffer_class = None  # SB3's choice, saved: it would take it for the user's

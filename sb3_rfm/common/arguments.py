@@ -7,7 +7,7 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
 
 from sb3_rfm.sampling.registry import require, require_float, require_int
 
@@ -194,6 +194,36 @@ def check_device(device: str | th.device) -> None:
     except RuntimeError as error:
         allowed = "'auto' or a device of PyTorch, such as 'cpu' or 'cuda:0'"
         raise ValueError(f"device must be {allowed}; got {device!r}") from error
+
+
+def check_noise(action_noise: ActionNoise | None, shape: tuple[int, ...]) -> None:
+    """
+    Refuse the noise that NumPy draws as a plain number, which Stable-Baselines3 fails on later.
+
+    :param action_noise: of exploration
+    :param shape: of an action
+    """
+    if type(action_noise) is NormalActionNoise and shape == ():
+        raise ValueError(
+            "action_noise must be sb3_rfm.common.noise.NormalNoise for actions of shape (); got "
+            "Stable-Baselines3's NormalActionNoise"
+        )
+
+
+def check_episodes(train_freq: Any, n_envs: int) -> None:
+    """
+    Refuse episodes as the unit of training with several environments, whose episodes end apart.
+
+    :param train_freq: that :func:`check_train_freq` takes
+    :param n_envs: environments that are trained on at once
+    """
+    unit = train_freq[1] if isinstance(train_freq, tuple | list) else "step"
+    require(
+        n_envs == 1 or getattr(unit, "value", unit) != "episode",
+        "train_freq",
+        train_freq,
+        f"in steps with several environments (n_envs is {n_envs})",
+    )
 
 
 def check_train_freq(train_freq: Any) -> None:

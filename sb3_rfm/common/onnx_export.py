@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from sb3_rfm.common.extras import missing_extra
 from sb3_rfm.common.files import with_suffix, write_whole
 
 SUFFIX = ".onnx"
@@ -30,30 +31,33 @@ class DeterministicPolicy(nn.Module):
     """
 
     low: Tensor
-    high: Tensor
+    width: Tensor
 
     def __init__(self, policy: BasePolicy) -> None:
         super().__init__()
         space = policy.action_space
         assert isinstance(space, spaces.Box)
         self.policy = policy
-        self.register_buffer("low", th.as_tensor(space.low))
-        self.register_buffer("high", th.as_tensor(space.high))
+        # as predict: the width in the space's own type, actions in what float32 makes of it
+        dtype = np.result_type(np.float32, space.dtype)
+        self.register_buffer("low", th.as_tensor(space.low.astype(dtype)))
+        self.register_buffer("width", th.as_tensor((space.high - space.low).astype(dtype)))
 
     def forward(self, observation: Tensor) -> Tensor:
         """
         :param observation: in the observation space's type, (B, ...)
-        :return: actions in the environment's units and the action space's type, (B, ...)
+        :return: actions in the environment's units and the type that ``predict`` returns, (B, ...)
         """
         action = self.policy._predict(observation, deterministic=True)
-        action = action.to(self.low.dtype).reshape(-1, *self.low.shape)
-        return self.low + 0.5 * (action + 1.0) * (self.high - self.low)
+        share = 0.5 * (action.reshape(-1, *self.low.shape) + 1.0)
+        return self.low + share.to(self.low.dtype) * self.width
 
 
 def export_onnx(policy: BasePolicy, path: str | Path) -> Path:
     """
     Write the deterministic policy as one ONNX graph, from ``observation`` (B, ...) to ``action``
-    (B, ...), B free, types as in the spaces, actions in the environment's units.
+    (B, ...), B free. Observations have their space's type, actions are in the environment's units
+    and in the type that ``predict`` returns: float32, or float64 for a Box of float64.
 
     The policy's own normalisation of observations is part of the graph. ``VecNormalize`` is not:
     give the graph normalised observations where the policy was trained on such. The file appears as
@@ -75,8 +79,9 @@ def export_onnx(policy: BasePolicy, path: str | Path) -> Path:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
+        package = str(error.name)
         raise ImportError(
-            f"export_onnx needs {error.name}: pip install 'sb3-rfm[onnx]'", name=error.name
+            missing_extra("export_onnx needs", [package], "onnx"), name=package
         ) from None
     copy = deepcopy(policy).to("cpu")
     copy.set_training_mode(False)

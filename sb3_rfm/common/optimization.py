@@ -6,6 +6,10 @@ from typing import Any
 import torch as th
 from torch import Tensor
 
+from sb3_rfm.common.preload import import_triton
+
+import_triton()  # an environment that is made later may load a graphics driver
+
 IMPLEMENTATIONS = {"foreach", "fused", "capturable", "differentiable"}
 """Arguments of PyTorch's optimizers that choose how a step is computed."""
 

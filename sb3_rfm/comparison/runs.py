@@ -50,7 +50,7 @@ class ComparisonRun:
         """
         if not self.folder.config_file.is_file():
             return None
-        return RunSettings(**self.folder.read_config()["settings"])
+        return RunSettings.stored(self.folder.read_config(), self.folder.config_file)
 
     def is_finished(self) -> bool:
         """
