@@ -9,7 +9,6 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from sb3_rfm.critic_gradients import gradient_rule
@@ -236,7 +235,7 @@ class Critic(NormalizedInputs, ContinuousCritic):
         value, gradient = self.gradient_rule(self.q_networks, features, actions, mean, bfloat16)
         return self.unit * value, self.unit * gradient
 
-    def forward(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, obs: Any, actions: Tensor) -> tuple[Tensor, ...]:
         """
         Values of one action a state, as Stable-Baselines3's.
 
@@ -246,7 +245,7 @@ class Critic(NormalizedInputs, ContinuousCritic):
         """
         return tuple(self.unit * value for value in super().forward(obs, actions))
 
-    def q1_forward(self, obs: PyTorchObs, actions: Tensor) -> Tensor:
+    def q1_forward(self, obs: Any, actions: Tensor) -> Tensor:
         """
         The first network's values.
 
@@ -283,5 +282,6 @@ def move_unit(critics: Sequence[Critic], values: Tensor) -> None:
     for critic in critics:
         critic.unit *= factor
         for network in critic.q_networks:
-            for parameter in network[-1].parameters():
-                parameter /= factor
+            *_, last = network.children()
+            for parameter in last.parameters():
+                parameter.div_(factor)

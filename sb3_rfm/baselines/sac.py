@@ -20,7 +20,7 @@ from sb3_rfm.common.arguments import check_policy, plain_arguments, plain_number
 from sb3_rfm.common.exchange import Exchange
 from sb3_rfm.common.loading import Loading
 from sb3_rfm.common.observing import Observing
-from sb3_rfm.critics import move_unit
+from sb3_rfm.critics import Critic, move_unit
 
 LEAST_TEMPERATURE = 1e-8
 """In the place of ``ent_coef=0``: the best candidate, without a division by zero."""
@@ -72,6 +72,8 @@ class SAC(Observing, Loading, Exchange, SB3SAC):
     }
     policy: SACPolicy
     actor: SACActor
+    critic: Critic
+    critic_target: Critic
     skips_updates = False
 
     @_named

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.choices import Best, take
 from sb3_rfm.common.flow import Flow
 from sb3_rfm.common.temperature import Temperature
+from sb3_rfm.critics import Critic
 from sb3_rfm.networks import FlowNetwork
 from sb3_rfm.observations import NormalizedInputs, ObservationNormalizer
 from sb3_rfm.sampling.divergences import Divergence
@@ -137,7 +138,7 @@ class RFMActor(NormalizedInputs, BasePolicy):
         self,
         observation_space: spaces.Space,
         action_space: spaces.Box,
-        critic: ContinuousCritic,
+        critic: Critic,
         flow: Flow,
         net_arch: list[int],
         features_extractor: nn.Module,

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import (
     GymEnv,
     MaybeCallback,
@@ -47,6 +47,7 @@ from sb3_rfm.common.recording import Recorded
 from sb3_rfm.common.regression import Info
 from sb3_rfm.common.row import Row
 from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
+from sb3_rfm.critics import Critic
 from sb3_rfm.sampling.divergences import DivergenceLike
 from sb3_rfm.sampling.estimators import EstimatorLike
 from sb3_rfm.sampling.interpolants import InterpolantLike
@@ -54,6 +55,9 @@ from sb3_rfm.sampling.loss_weightings import LossWeightingLike
 from sb3_rfm.sampling.parametrizations import ParametrizationLike
 from sb3_rfm.sampling.solvers import SolverLike
 from sb3_rfm.sampling.supports import SupportLike
+
+N_STEPS = 3
+"""Steps of the returns that critics learn unless they are told: docs/results.md has the runs."""
 
 
 def policy_of_before(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +98,9 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     :param replay_buffer_class: replay buffer, for instance ``HerReplayBuffer``
     :param replay_buffer_kwargs: its keyword arguments
     :param optimize_memory_usage: SB3's memory-efficient replay buffer
-    :param n_steps: n-step returns
+    :param n_steps: steps of the returns that the critics learn; None for 3, or for 1 where
+        Stable-Baselines3 has no such returns (Dict observations, a ``replay_buffer_class`` of the
+        user's, ``optimize_memory_usage``)
     :param critic_learning_rate: of the critics, a number or a schedule (paper: 1e-3)
     :param temperature: lambda: a positive number in units of return (paper: .02); "relative" /
         "relative_0.3" (.3 times the spread of Q over the action box, which makes the law as sharp
@@ -180,8 +186,8 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     """
     policy: RFMPolicy
     actor: RFMActor
-    critic: ContinuousCritic
-    critic_target: ContinuousCritic
+    critic: Critic
+    critic_target: Critic
 
     def __init_subclass__(cls) -> None:
         """Show the row's values as the defaults of the constructor."""
@@ -211,7 +217,7 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         replay_buffer_class: type[ReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
-        n_steps: int = 1,
+        n_steps: int | None = None,
         critic_learning_rate: float | Schedule | None = None,
         temperature: TemperatureLike | None = None,
         target_entropy: str | float | None = None,
@@ -272,6 +278,8 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        if self.n_steps is None:
+            self.n_steps = N_STEPS if self._may_count_steps() else 1
         # load() writes its keyword arguments into __dict__: they replace what was saved
         given = {field.name: self.__dict__.get(field.name) for field in fields(Row)}
         self.choices = self.choices.replaced(plain_arguments(given))
@@ -303,6 +311,11 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         self.__dict__.setdefault("critic_watch", CriticWatch())  # a loaded model has its own
         self._unread = []
         self._make_updates()
+
+    def _may_count_steps(self) -> bool:
+        """Whether Stable-Baselines3 chooses the replay buffer, and may choose n-step returns."""
+        own = self.replay_buffer_class is None and not self.optimize_memory_usage
+        return own and not isinstance(self.observation_space, spaces.Dict)
 
     @property
     def temperature(self) -> float:

@@ -106,7 +106,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     :raises TypeError: an argument of the wrong type
     """
     for name, got in arguments.items():
-        if name in INTEGERS:
+        if name in INTEGERS and not (name == "n_steps" and got is None):
             require_int(name, got, INTEGERS[name])
         elif name in SHARES:
             require_float(name, got, 0.0, 1.0)

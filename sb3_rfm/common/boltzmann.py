@@ -32,9 +32,7 @@ def critic_features(critic: ContinuousCritic, obs: PyTorchObs) -> Tensor:
     return critic.extract_features(obs, critic.features_extractor)
 
 
-def q_values(
-    critic: ContinuousCritic, features: Tensor, actions: Tensor, bfloat16: bool = False
-) -> Tensor:
+def q_values(critic: Critic, features: Tensor, actions: Tensor, bfloat16: bool = False) -> Tensor:
     """
     The values of many actions a state, by each of the critics.
 
@@ -47,9 +45,7 @@ def q_values(
     return critic.unit * network_values(critic.q_networks, features, actions, bfloat16)
 
 
-def minimum_q(
-    critic: ContinuousCritic, features: Tensor, actions: Tensor, bfloat16: bool = False
-) -> Tensor:
+def minimum_q(critic: Critic, features: Tensor, actions: Tensor, bfloat16: bool = False) -> Tensor:
     """
     The smallest of the critics' values for many actions a state.
 
@@ -64,7 +60,7 @@ def minimum_q(
 
 @th.no_grad()
 def spread_over_box(
-    critic: ContinuousCritic, features: Tensor, action_dim: int, bfloat16: bool = False
+    critic: Critic, features: Tensor, action_dim: int, bfloat16: bool = False
 ) -> Tensor:
     """
     By how much one coordinate of the action moves a state's value: the standard deviation of the

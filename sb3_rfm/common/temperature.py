@@ -49,7 +49,7 @@ class Temperature(nn.Module):
         :param rate: share of the way, in [0, 1]
         """
         step = rate * (value.log() - self.log_value)
-        self.log_value += th.where(step.isfinite(), step, 0.0)
+        self.log_value.add_(th.where(step.isfinite(), step, 0.0))
 
     def assign(self, value: float) -> None:
         """
