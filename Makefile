@@ -77,7 +77,7 @@ types: $(READY)  ## check types (mypy)
 	$(BIN)/mypy
 
 docs: $(READY)  ## build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(READY)  ## build dist/*.whl and compare it with the tree
 	@rm -rf build dist

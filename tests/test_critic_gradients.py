@@ -106,7 +106,7 @@ def test_in_bfloat16_it_is_autograds_but_for_rounding(mean: bool) -> None:
         ({"layer_norm": True, "activation_fn": "SiLU"}, (8, 8), by_autograd),
         ({"network": "simba"}, (8, 8), by_autograd),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_critic_chooses_its_rule_when_it_is_built(
     options: dict[str, Any], net_arch: tuple[int, ...], rule: Any
