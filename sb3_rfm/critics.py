@@ -54,6 +54,8 @@ class CriticOptions:
             raise TypeError(
                 f"critic_kwargs: layer_norm must be True, False or None; got {self.layer_norm!r}"
             )
+        if self.layer_norm is None and self.network == "mlp":
+            object.__setattr__(self, "layer_norm", True)
         if self.activation_fn is not None:
             activation_class(self.activation_fn)
 
@@ -78,9 +80,9 @@ class CriticOptions:
             raise TypeError(f"critic_kwargs must be a dict of {names}; got {critic_kwargs!r}")
         for name in critic_kwargs:
             require(name in names.split(", "), "critic_kwargs", name, f"the names {names}")
-        if critic_kwargs.get("network", default.network) != default.network:
-            default = replace(default, layer_norm=None)
-        return replace(default, **critic_kwargs)
+        same = critic_kwargs.get("network", default.network) == default.network
+        own = {} if same else {"layer_norm": None}
+        return replace(default, **{**own, **critic_kwargs})
 
     def plain(self) -> dict[str, Any]:
         """
@@ -104,8 +106,7 @@ class CriticOptions:
         """
         own = self.activation_fn
         activation = activation_fn if own is None else activation_class(own)
-        layer_norm = self.network == "mlp" if self.layer_norm is None else self.layer_norm
-        return NETWORKS[self.network](input_dim, net_arch, activation, layer_norm)
+        return NETWORKS[self.network](input_dim, net_arch, activation, bool(self.layer_norm))
 
     @property
     def normalizes_values(self) -> bool:

@@ -152,7 +152,7 @@ def test_dqs_regresses_on_the_gradient_of_log_mean_exp() -> None:
 
 
 def test_idem_clips_the_norm_of_that_score() -> None:
-    one = model(IDEM, temperature=0.005)
+    one = model(IDEM, temperature=0.02)
     obs, _, problem, posterior = regression(one)
     assert posterior is not None
     score = score_of_log_mean_exp(one, obs, problem, posterior)

@@ -141,7 +141,7 @@ def test_hindsight_goals_are_of_the_same_episode(strategy: str, bads: Any) -> No
 
 
 def test_an_episode_that_ended_is_not_made_one_that_was_cut_short() -> None:
-    one = model(bads=((LENGTH + 1,),), ends=True).learn(2 * LENGTH)
+    one = model(bads=((LENGTH + 1,),), ends=True, n_steps=1).learn(2 * LENGTH)
     close_episode(one.replay_buffer)
     obs, _, _, ends = sampled(one.replay_buffer)
     np.testing.assert_array_equal(ends[:, 0], obs[:, 2] == LENGTH - 1)

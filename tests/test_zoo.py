@@ -399,7 +399,7 @@ def test_actions_without_an_axis_are_trained_with_noise(mine):
     [
         (["n_partcles:3"], "unexpected keyword argument 'n_partcles'"),
         (["buffer_size:30.5"], "buffer_size must be an int of at least 1; got 30.5"),
-        (["gamma:high"], "name 'high' is not defined"),
+        (["gamma:high"], "gamma must be a number in [0.0, 1.0]; got 'high'"),
         (["policy_kwargs:'dict(activation_fn=nn.ReLUU)'"], "has no attribute 'ReLUU'"),
         (["train_freq:(1,'episode')", "n_envs:2"], "in steps with several environments"),
         (["env_wrapper:'no.such.Wrapper'"], "No module named 'no'"),

@@ -92,7 +92,8 @@ class Learner:
     @property
     def needs_critic(self) -> bool:
         """Whether the actor's update asks the critic, and not the target critic alone."""
-        return self.needs_candidates or not self.critic_view.target
+        relative = self.relative_temperature is not None
+        return self.needs_candidates or relative or not self.critic_view.target
 
     def candidates(self, field: Field, n_candidates: int) -> Tensor:
         """
@@ -210,7 +211,7 @@ class Learner:
             loss = loss + distillation
             info["rfm/distillation_loss"] = distillation.detach()
         self.descend(actor.optimizer, loss, self.max_grad_norm)
-        return {**info, **self.update_temperature(obs, material.points)}
+        return {**info, **self.update_temperature(material)}
 
     def distillation_loss(self, obs: PyTorchObs, material: Material) -> Tensor:
         """
@@ -302,24 +303,22 @@ class Learner:
             coefficients, x_t = coefficients.at(0), x_t[0]
         return self.estimator(law, coefficients, x_t, policy_samples=guide)
 
-    def update_temperature(self, obs: PyTorchObs, points: Tensor) -> Info:
+    def update_temperature(self, material: Material) -> Info:
         """
         One step of the temperature where it moves: towards its multiple of the spread of Q, or on
         the dual that tunes it towards the target entropy.
 
-        :param obs: B observations
-        :param points: candidates, (M, B, D)
+        :param material: the candidates, and the critic's features
         :return: quantities to log
         """
         actor, critic = self.policy.actor, self.policy.critic
         info = {"rfm/temperature": actor.temperature().detach()}
         if self.relative_temperature is not None:
-            features = critic_features(critic, obs)
-            spread = spread_over_box(critic, features, actor.action_dim, self.bfloat16)
+            spread = spread_over_box(critic, material.features, actor.action_dim, self.bfloat16)
             actor.temperature.move_towards(self.relative_temperature * spread, SPREAD_RATE)
             info["rfm/q_spread"] = spread
         if self.target_entropy is not None:
-            entropy = gaussian_entropy(actor.flow.support.to_action(points))
+            entropy = gaussian_entropy(actor.flow.support.to_action(material.points))
             actor.temperature.optimizer.zero_grad()
             entropy_dual_loss(actor.temperature, entropy, self.target_entropy).backward()
             actor.temperature.optimizer.step()
