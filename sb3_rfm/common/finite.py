@@ -170,8 +170,8 @@ class WatchedEnv:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         return type(self._env)
 
     def reset(self) -> Any:
