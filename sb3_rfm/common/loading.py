@@ -30,6 +30,19 @@ def algorithm_name(kind: type) -> str:
     return next(base.__name__ for base in kind.__mro__ if own in vars(base))
 
 
+def argument_names(kind: type) -> list[str]:
+    """
+    The names of a constructor's arguments, those that it hands on to its bases included.
+
+    :param kind: a class
+    :return: the names
+    """
+    signatures = [inspect.signature(base.__init__) for base in kind.__mro__]  # type: ignore[misc]
+    catches_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = [p for s in signatures for p in s.parameters.values() if p.kind not in catches_all]
+    return list(dict.fromkeys(p.name for p in named if p.name != "self"))
+
+
 class Loading(OffPolicyAlgorithm):
     """An algorithm whose ``load`` and ``load_replay_buffer`` do what they are told, or say why."""
 
@@ -96,7 +109,7 @@ class Loading(OffPolicyAlgorithm):
             with which the networks are others than those saved
         :raises TypeError: an argument that there is not, or of the wrong type
         """
-        known = [name for name in inspect.signature(cls).parameters if name not in NOT_SAVED]
+        known = [name for name in argument_names(cls) if name not in NOT_SAVED]
         for name in kwargs:
             if name not in (*known, *BESIDES):
                 raise TypeError(
@@ -136,7 +149,7 @@ class Loading(OffPolicyAlgorithm):
         :raises ValueError: a buffer of another number of environments, or of other observations or
             actions; the model keeps its own
         """
-        own = self.replay_buffer
+        own = getattr(self, "replay_buffer", None)
         super().load_replay_buffer(path, truncate_last_traj)
         loaded: Any = self.replay_buffer
         named = (
@@ -145,7 +158,7 @@ class Loading(OffPolicyAlgorithm):
             ("actions of dimension", loaded.action_dim, getattr(own, "action_dim", None)),
         )
         for what, got, wanted in named:
-            if got != wanted:
+            if wanted is not None and got != wanted:
                 self.replay_buffer = own
                 raise ValueError(
                     f"path must hold a replay buffer with {what} {wanted}, as the model has; got "

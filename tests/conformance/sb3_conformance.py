@@ -114,7 +114,8 @@ def stand_in(name: str, place: str) -> type:
 
     def init(self: Any, *args: Any, learning_rate: Any = 3e-4, **kwargs: Any) -> None:
         rates = {"learning_rate": learning_rate, "critic_learning_rate": learning_rate}
-        cls.__init__(self, *args, **{**rates, **kwargs})
+        # SAC's returns, for which SB3 sets what has to be learnt in 400 steps
+        cls.__init__(self, *args, **{"n_steps": 1, **rates, **kwargs})
 
     body = {"__module__": cls.__module__, "__init__": init, "row": cls.row.replaced(small)}
     return type(place, (cls,), body)
