@@ -24,9 +24,9 @@ from sb3_rfm.critics import Critic
 OBSERVATION, ACTION = spaces.Box(-1, 1, (17,), np.float32), spaces.Box(-1, 1, (6,), np.float32)
 BATCH_SIZE, N_PARTICLES = 256, 16
 CRITICS: dict[str, dict[str, Any]] = {
-    "256, 256": {},
+    "256, 256": {"critic_kwargs": {"layer_norm": False}},
     "layer_norm": {"critic_kwargs": {"layer_norm": True}},
-    "GELU": {"critic_kwargs": {"activation_fn": "GELU"}},
+    "GELU": {"critic_kwargs": {"layer_norm": False, "activation_fn": "GELU"}},
     "SimBa 128, 128": {"net_arch": [128, 128], "critic_kwargs": {"network": "simba"}},
     "SimBa 256, 256": {"critic_kwargs": {"network": "simba"}},
 }

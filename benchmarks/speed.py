@@ -7,7 +7,7 @@ One thread, cheetah-run, batch 256, two hidden layers of 256 units for all, one 
 round trains each algorithm for some steps in turn; a ratio is taken within a round, so that a
 machine whose speed changes does not matter. Writes ``results/speed.csv`` and a picture. With a GPU
 the rates are measured on it, too (tables named "cuda"). ``--rates RFMFlow`` measures and prints one
-algorithm's rate beside SAC's alone; ``--rates "RFMFlow, LayerNorm" --over "SAC, LayerNorm"`` beside
+algorithm's rate beside SAC's alone; ``--rates RFMFlow --over "SAC, same critic"`` beside
 SAC's with the same critic, too.
 """
 

@@ -20,18 +20,17 @@ ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {
     "TQC": TQC,
     "CrossQ": CrossQ,
     "RFMFlow": sb3_rfm.RFMFlow,
-    "SAC, LayerNorm": sb3_rfm.SAC,
-    "RFMFlow, LayerNorm": sb3_rfm.RFMFlow,
+    "SAC, same critic": sb3_rfm.SAC,
     "RFMFlow, delay 3": sb3_rfm.RFMFlow,
     "RFMFlow, one step": sb3_rfm.RFMFlow,
     "RFMFlow, full": sb3_rfm.RFMFlow,
     "RFMDiffusion": sb3_rfm.RFMDiffusion,
     "QSM": sb3_rfm.QSM,
 }
-LAYER_NORM = {"policy_kwargs": {"critic_kwargs": {"layer_norm": True}}}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "SAC, LayerNorm": LAYER_NORM,
-    "RFMFlow, LayerNorm": LAYER_NORM,
+    "SAC, same critic": {  # as RFMFlow's, and what it reads
+        "policy_kwargs": {"critic_kwargs": {"layer_norm": True}, "normalize_observations": True}
+    },
     "RFMFlow, delay 3": {"policy_delay": 3},
     "RFMFlow, one step": {"one_step_policy": True, "sampling_steps": 8, "time_shift": 4.0},
     "RFMFlow, full": {  # the defaults before they were chosen by return a minute
