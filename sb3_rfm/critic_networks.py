@@ -192,7 +192,7 @@ def simba_network(
     """
     SimBa (Lee et al. 2024, arXiv 2410.09754): a linear embedding, residual blocks, a LayerNorm, a
     linear value; orthogonal weights in both linear layers, zero biases. The paper's running
-    normalisation of observations is left to ``VecNormalize``.
+    normalisation of observations is the policy's (``normalize_observations``).
 
     :param input_dim: size of features and action together
     :param net_arch: one equal width for each block (paper: [512, 512])

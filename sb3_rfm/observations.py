@@ -75,18 +75,21 @@ class ObservationNormalizer(nn.Module):
         self._buffers["statistics"] = statistics
         return self
 
-    def update(self, obs: np.ndarray | Mapping[str, np.ndarray]) -> None:
+    def update(
+        self, obs: np.ndarray | Mapping[str, np.ndarray], seen: np.ndarray | bool = True
+    ) -> None:
         """
         Take observations into the statistics by pairwise moments (Chan, Golub and LeVeque, 1979),
         without those that are not finite.
 
         :param obs: n observations as the environments gave them, (n, ...) each part
+        :param seen: which of them count, (n)
         """
         parts = obs if isinstance(obs, Mapping) else {ONLY: obs}
         sizes = self.sizes.items()
         rows = [parts[name].reshape(len(parts[name]), size) for name, size in sizes]
         batch = (rows[0] if len(rows) == 1 else np.concatenate(rows, 1)).astype(np.float64)
-        batch = batch[np.isfinite(batch).all(1)]
+        batch = batch[np.isfinite(batch).all(1) & seen]
         count, mean, variance = self.statistics.numpy()
         count += len(batch)
         deviation = batch - mean

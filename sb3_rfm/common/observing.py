@@ -53,9 +53,5 @@ class Observing(Guarded):
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._normalizer is not None:
             obs: Any = self._last_obs
-            seen = slice(None) if self._blind is None else self._blind == 0
-            parts = (
-                {key: part[seen] for key, part in obs.items()} if isinstance(obs, dict) else None
-            )
-            self._normalizer.update(obs[seen] if parts is None else parts)
+            self._normalizer.update(obs, True if self._blind is None else self._blind == 0)
         return super()._sample_action(learning_starts, action_noise, n_envs)

@@ -43,7 +43,7 @@ class RFMPolicy(BasePolicy):
     :param share_features_extractor: share the features extractor between actor and critic (the
         actor's loss trains it)
     :param critic_kwargs: options of the critics, a dict of what
-        :class:`sb3_rfm.critics.CriticOptions` holds: ``dict(layer_norm=True)``,
+        :class:`sb3_rfm.critics.CriticOptions` holds: ``dict(layer_norm=False)``,
         ``dict(network="simba")``, ``dict(activation_fn="GELU")``
     :param normalize_observations: whether observations are normalised by the running mean and
         variance of those seen in training (:class:`sb3_rfm.observations.ObservationNormalizer`)
