@@ -54,7 +54,7 @@ def optimizers(model: Any) -> dict[str, th.optim.Optimizer]:
     found = {"actor": model.actor.optimizer, "critic": model.critic.optimizer}
     if hasattr(model, "ent_coef_optimizer"):
         return {**found, "temperature": model.ent_coef_optimizer}
-    return {**found, "temperature": model.actor.temperature.optimizer}
+    return found
 
 
 def equal(one: Any, two: Any) -> bool:

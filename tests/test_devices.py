@@ -61,7 +61,6 @@ def without_values(one: BoltzmannAlgorithm) -> None:
         actor, critic = policy.actor, policy.critic
         actor.optimizer = th.optim.Adam(actor.flow_parameters(), fused=True)
         critic.optimizer = th.optim.Adam(critic.parameters(), fused=True)
-        actor.temperature.optimizer = th.optim.Adam([actor.temperature.log_value], fused=True)
         update(replace(one.learner, policy=policy))
 
 

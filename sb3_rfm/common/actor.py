@@ -1,5 +1,7 @@
 """The actor: candidate actions drawn by a flow, one of them chosen by the critic."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.choices import Best, take
 from sb3_rfm.common.flow import Flow
+from sb3_rfm.common.noise import PinkNoise
 from sb3_rfm.common.temperature import Temperature
 from sb3_rfm.critics import Critic
 from sb3_rfm.networks import FlowNetwork
@@ -165,6 +168,7 @@ class RFMActor(NormalizedInputs, BasePolicy):
         self.one_step_network = deepcopy(self.network) if flow.one_step else None
         self.averaged_network = deepcopy(self.drawing_network) if flow.averaged else None
         self.temperature = Temperature(flow.temperature)
+        self.noise_process: PinkNoise | None = None
         self.critic = critic
         self._borrow(normalizer)
 
@@ -234,7 +238,8 @@ class RFMActor(NormalizedInputs, BasePolicy):
 
     def starts(self, field: "Field", n_candidates: int, deterministic: bool = False) -> Tensor:
         """
-        Points where the flow starts: noise, as it is at the first time.
+        Points where the flow starts: noise, as it is at the first time; of the process of
+        :meth:`drawing_from`, if there is one.
 
         :param field: of B states
         :param n_candidates: M
@@ -245,10 +250,25 @@ class RFMActor(NormalizedInputs, BasePolicy):
         shape = (n_candidates, condition.shape[0], self.action_dim)
         if deterministic:
             noise = fixed_noise(n_candidates, self.action_dim, condition.device).expand(shape)
+        elif self.noise_process is not None:
+            noise = th.as_tensor(self.noise_process(shape)).to(condition)
         else:
             noise = th.randn(shape, device=condition.device)
         first = th.full((), t_first, device=condition.device)
         return field.flow.interpolant(first).beta * noise
+
+    @contextmanager
+    def drawing_from(self, process: PinkNoise | None) -> Iterator[None]:
+        """
+        Start flows from the draws of a process, within a ``with`` block.
+
+        :param process: the noise; None for independent draws
+        """
+        self.noise_process = process
+        try:
+            yield
+        finally:
+            self.noise_process = None
 
     def ends(self, field: "Field", starts: Tensor, solver: Solver) -> Tensor:
         """

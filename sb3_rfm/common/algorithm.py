@@ -5,12 +5,14 @@ from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import (
     GymEnv,
     MaybeCallback,
@@ -41,6 +43,7 @@ from sb3_rfm.common.cuda_graphs import GraphedUpdate, Update, check_cuda_graph, 
 from sb3_rfm.common.examples import ExamplesLike
 from sb3_rfm.common.exchange import Exchange
 from sb3_rfm.common.loading import Loading
+from sb3_rfm.common.noise import NOISE_COLORS, PinkNoise
 from sb3_rfm.common.optimization import move_towards, set_learning_rate
 from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
 from sb3_rfm.common.recording import Recorded
@@ -58,6 +61,9 @@ from sb3_rfm.sampling.supports import SupportLike
 
 N_STEPS = 3
 """Steps of the returns that critics learn unless they are told: docs/results.md has the runs."""
+
+PARTS_OF_BEFORE = ("actor.temperature.optimizer",)
+"""What older files hold of parts that there are no more."""
 
 
 def policy_of_before(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +91,7 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of :class:`RFMPolicy`
     :param env: a Gymnasium environment with a bounded Box action space, an SB3 vectorised one, or
         an id
-    :param learning_rate: of the actor (and of the temperature where it is tuned); a number or a
-        schedule
+    :param learning_rate: of the actor; a number or a schedule
     :param buffer_size: transitions that the replay buffer holds
     :param learning_starts: environment steps before the first update, acted at random
     :param batch_size: transitions an update
@@ -102,13 +107,11 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         Stable-Baselines3 has no such returns (Dict observations, a ``replay_buffer_class`` of the
         user's, ``optimize_memory_usage``)
     :param critic_learning_rate: of the critics, a number or a schedule (paper: 1e-3)
-    :param temperature: lambda: a positive number in units of return (paper: .02); "relative" /
-        "relative_0.3" (.3 times the spread of Q over the action box, which makes the law as sharp
-        whatever the unit of return); a schedule; "lin_0.05" (falls linearly); or "auto" /
-        "auto_0.05" (from .1 / .05, tuned so that the candidates' Gaussian entropy meets
-        ``target_entropy``)
-    :param target_entropy: nats; "auto" is minus the action's dimension, what SAC uses, so that runs
-        compare; "auto_0.9" that share of it
+    :param temperature: lambda: "auto" (from .1) or "auto_0.05", tuned so that the candidates'
+        Gaussian entropy meets ``target_entropy``, whatever the unit of return; a positive number in
+        units of return (paper: .02); a schedule; or "lin_0.05" (falls linearly)
+    :param target_entropy: nats; "auto" is minus the action's dimension, what SAC uses; "auto_0.5"
+        that share of it
     :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box),
         "bounded_uncoupled" (cheaper), "diagonal_centred" (the authors' release), "diagonal" (eq.
         20), "isotropic" (eq. 21), "noise" (eta = 0), "gradient" (eta = 1), a number, an object
@@ -122,7 +125,10 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         expects: "softmax" (of Q / lambda; paper), "best", or an object
     :param exploration_noise: standard deviation of the noise on the action that explores, in half
         widths of the action box; "temperature_0.1" for that multiple of lambda (paper: 0)
-    :param target_noise: the same on the actions of the critics' target (paper: 0)
+    :param noise_color: how the noise from which exploring actions are drawn goes on from step to
+        step: "white" (independent; paper) or "pink" (correlated over up to hundreds of steps, so
+        that an action's deviation lasts; each action alone has the same law)
+    :param target_noise: as ``exploration_noise``, on the actions of the critics' target (paper: 0)
     :param examples: what ``x_t`` is mixed from: "policy" (a candidate, by softmax; paper), "best"
         (the best candidate), "replay" (the batch's action); or weighted actions that the network
         regresses on without an estimator: "exponential", "advantage"; or an object
@@ -188,6 +194,7 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     actor: RFMActor
     critic: Critic
     critic_target: Critic
+    noise_process: PinkNoise | None
 
     def __init_subclass__(cls) -> None:
         """Show the row's values as the defaults of the constructor."""
@@ -228,6 +235,7 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         n_eval_candidates: int | None = None,
         candidate_choice: ChoiceLike | None = None,
         exploration_noise: float | str | None = None,
+        noise_color: str | None = None,
         target_noise: float | str | None = None,
         examples: ExamplesLike | None = None,
         n_times: int | None = None,
@@ -301,9 +309,11 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         self._create_aliases()
         self.critic_lr_schedule = FloatSchedule(self.choices.critic_learning_rate)
         self.temperature_rule = parse_temperature(self.choices.temperature)
-        temperature = self.actor.temperature
-        temperature.log_value.requires_grad_(self.temperature_rule.tuned)
-        temperature.optimizer = th.optim.Adam([temperature.log_value], lr=self.lr_schedule(1))
+        process, own = NOISE_COLORS[self.choices.noise_color], self.__dict__.get("noise_process")
+        if process is None:
+            self.noise_process = None
+        elif not isinstance(own, process):  # a loaded model goes on with its own
+            self.noise_process = process()
         self._check_on_nan()
         self.learner = self.choices.learner(self.policy, skips=self.on_nan == "skip")
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
@@ -346,6 +356,12 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
             self._n_updates += 1
         self._record(infos)
 
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        with self.actor.drawing_from(self.noise_process):
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+
     def _sample(self, batch_size: int) -> ReplayBufferSamples:
         """A batch of transitions on the device of the networks, without waiting for it."""
         buffer = self.replay_buffer
@@ -362,7 +378,7 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
             with_actor: partial(self._update, with_actor=with_actor) for with_actor in (False, True)
         }
         graphed = self.cuda_graph and self.device.type == "cuda"
-        for owner in (self.actor, self.critic, self.actor.temperature):
+        for owner in (self.actor, self.critic):
             set_capturable(owner.optimizer, graphed, self.device)
         if graphed:
             self.updates = {key: GraphedUpdate(update) for key, update in self.updates.items()}
@@ -390,9 +406,8 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         learning_rate = self.lr_schedule(progress)
         self.logger.record("train/learning_rate", learning_rate)
         set_learning_rate(self.actor.optimizer, learning_rate)
-        set_learning_rate(self.actor.temperature.optimizer, learning_rate)
         set_learning_rate(self.critic.optimizer, self.critic_lr_schedule(progress))
-        if not (self.temperature_rule.tuned or self.temperature_rule.relative):
+        if not self.temperature_rule.tuned:
             self.actor.temperature.assign(self.temperature_rule(progress))
 
     def learn(
@@ -435,7 +450,11 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         :param exact_match: whether all that there is has to be given
         :param device: where they are loaded to
         """
-        super().set_parameters(load_path_or_dict, exact_match, device)
+        given = load_path_or_dict
+        if not isinstance(given, dict):
+            _, given, _ = load_from_zip_file(given, device=device, load_data=False)
+        given = {name: state for name, state in given.items() if name not in PARTS_OF_BEFORE}
+        super().set_parameters(given, exact_match, device)
         self._make_updates()  # a graph holds the optimizers' tensors of before
 
     def _excluded_save_params(self) -> list[str]:
@@ -452,4 +471,4 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         return [*super()._excluded_save_params(), *aliases]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor.optimizer", "critic.optimizer", "actor.temperature.optimizer"], []
+        return ["policy", "actor.optimizer", "critic.optimizer"], []

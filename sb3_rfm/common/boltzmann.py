@@ -3,7 +3,6 @@ The Boltzmann law ``p(a | s) ∝ exp(Q(s, a) / temperature)`` of a critic, as a 
 points of the flow.
 """
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,9 +15,6 @@ from sb3_rfm.critic_gradients import network_values, one_value
 from sb3_rfm.critics import Critic
 from sb3_rfm.sampling.registry import Registry
 from sb3_rfm.sampling.supports import Support
-
-N_UNIFORM = 4
-"""Uniform actions a state by which the spread of Q over the box is estimated."""
 
 
 def critic_features(critic: ContinuousCritic, obs: PyTorchObs) -> Tensor:
@@ -56,30 +52,6 @@ def minimum_q(critic: Critic, features: Tensor, actions: Tensor, bfloat16: bool 
     :return: (*S, B)
     """
     return q_values(critic, features, actions, bfloat16).amin(0)
-
-
-@th.no_grad()
-def spread_over_box(
-    critic: Critic, features: Tensor, action_dim: int, bfloat16: bool = False
-) -> Tensor:
-    """
-    By how much one coordinate of the action moves a state's value: the standard deviation of the
-    smallest of the critics' values over uniform actions, over sqrt(D), averaged over states.
-
-    It is what a temperature can be measured against. It has the unit of return, it does not shrink
-    with the policy as the spread over the policy's own candidates does, and where Q is a sum over
-    the coordinates a law of ``exp(Q / (c spread))`` is as sharp in each whatever their number.
-
-    :param critic: see :func:`q_values`
-    :param features: :func:`critic_features`, (B, F)
-    :param action_dim: D
-    :param bfloat16: see :func:`q_values`
-    :return: ()
-    """
-    shape = (N_UNIFORM, len(features), action_dim)
-    uniform = 2 * th.rand(shape, device=features.device) - 1
-    deviation = minimum_q(critic, features, uniform, bfloat16).var(0).sqrt().mean()
-    return deviation / math.sqrt(action_dim)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from sb3_rfm.common.boltzmann import (
     CriticView,
     critic_features,
     minimum_q,
-    spread_over_box,
 )
 from sb3_rfm.common.choices import GaussianNoise
 from sb3_rfm.common.examples import Examples, Material
 from sb3_rfm.common.policies import RFMPolicy
 from sb3_rfm.common.regression import Info, Regression, posterior_info, stratified_times
-from sb3_rfm.common.temperature import entropy_dual_loss, gaussian_entropy
+from sb3_rfm.common.temperature import gaussian_entropy
 from sb3_rfm.critics import move_unit
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.interpolants import Coefficients
@@ -27,9 +26,6 @@ from sb3_rfm.sampling.loss_weightings import LossWeighting
 from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.posteriors import Estimator, Posterior
 from sb3_rfm.sampling.solvers import Solver
-
-SPREAD_RATE = 0.02
-"""Share of the way to the latest batch's that the logarithm of the spread of Q goes, an update."""
 
 
 def first_states(obs: PyTorchObs, n_states: int) -> PyTorchObs:
@@ -61,8 +57,6 @@ class Learner:
     :param reward_scale: what rewards are multiplied by
     :param max_grad_norm: largest norm of the actor's gradient
     :param target_entropy: nats that the temperature is tuned towards; None where it is not tuned
-    :param relative_temperature: what the spread of Q over the action box is multiplied by for the
-        temperature; None where that does not follow it
     :param bfloat16: whether candidates are drawn and judged in bfloat16
     :param skips: whether updates whose gradient is not finite are left out
     """
@@ -78,7 +72,6 @@ class Learner:
     reward_scale: float
     max_grad_norm: float
     target_entropy: float | None
-    relative_temperature: float | None
     bfloat16: bool
     skips: bool = False
 
@@ -92,8 +85,7 @@ class Learner:
     @property
     def needs_critic(self) -> bool:
         """Whether the actor's update asks the critic, and not the target critic alone."""
-        relative = self.relative_temperature is not None
-        return self.needs_candidates or relative or not self.critic_view.target
+        return self.needs_candidates or not self.critic_view.target
 
     def candidates(self, field: Field, n_candidates: int) -> Tensor:
         """
@@ -305,22 +297,16 @@ class Learner:
 
     def update_temperature(self, material: Material) -> Info:
         """
-        One step of the temperature where it moves: towards its multiple of the spread of Q, or on
-        the dual that tunes it towards the target entropy.
+        Tune the temperature towards the target entropy, where there is one.
 
-        :param material: the candidates, and the critic's features
+        :param material: the policy's candidates
         :return: quantities to log
         """
-        actor, critic = self.policy.actor, self.policy.critic
+        actor = self.policy.actor
         info = {"rfm/temperature": actor.temperature().detach()}
-        if self.relative_temperature is not None:
-            spread = spread_over_box(critic, material.features, actor.action_dim, self.bfloat16)
-            actor.temperature.move_towards(self.relative_temperature * spread, SPREAD_RATE)
-            info["rfm/q_spread"] = spread
         if self.target_entropy is not None:
             entropy = gaussian_entropy(actor.flow.support.to_action(material.points))
-            actor.temperature.optimizer.zero_grad()
-            entropy_dual_loss(actor.temperature, entropy, self.target_entropy).backward()
-            actor.temperature.optimizer.step()
+            dim = actor.action_dim
+            actor.temperature.tune(entropy / dim, self.target_entropy / dim)
             info["rfm/entropy"] = entropy
         return info

@@ -13,6 +13,7 @@ from sb3_rfm.common.choices import CHOICES, Choice, ChoiceLike, make_noise
 from sb3_rfm.common.examples import EXAMPLES, Examples, ExamplesLike
 from sb3_rfm.common.flow import Flow
 from sb3_rfm.common.learner import Learner
+from sb3_rfm.common.noise import NOISE_COLORS
 from sb3_rfm.common.policies import RFMPolicy
 from sb3_rfm.common.temperature import TemperatureLike, entropy_per_action, parse_temperature
 from sb3_rfm.networks import has_fast_bfloat16
@@ -50,8 +51,8 @@ class Row:
     """
 
     critic_learning_rate: float | Schedule = 1e-3
-    temperature: TemperatureLike = "relative_0.3"
-    target_entropy: str | float = "auto"
+    temperature: TemperatureLike = "auto"
+    target_entropy: str | float = "auto_0.5"
     estimator: EstimatorLike = "bounded"
     n_particles: int = 16
     n_candidates: int = 4
@@ -59,6 +60,7 @@ class Row:
     n_eval_candidates: int = 32
     candidate_choice: ChoiceLike = "softmax"
     exploration_noise: float | str = 0.0
+    noise_color: str = "white"
     target_noise: float | str = 0.0
     examples: ExamplesLike = "policy"
     n_times: int = 1
@@ -86,6 +88,8 @@ class Row:
             require_float("max_grad_norm", self.max_grad_norm)
             require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
         entropy_per_action(self.target_entropy)
+        colors = " or ".join(map(repr, NOISE_COLORS))
+        require(self.noise_color in NOISE_COLORS, "noise_color", self.noise_color, colors)
         require_float("reward_scale", self.reward_scale)
         if self.policy_tau is not None:
             require_float("policy_tau", self.policy_tau, 0.0, 1.0)
@@ -174,7 +178,6 @@ class Row:
             reward_scale=self.reward_scale,
             max_grad_norm=self.max_grad_norm,
             target_entropy=target_entropy if rule.tuned else None,
-            relative_temperature=rule.value if rule.relative else None,
             bfloat16=fast or self.bfloat16 is True,
             skips=skips,
         )

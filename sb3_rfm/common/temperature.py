@@ -1,7 +1,4 @@
-"""
-The temperature lambda of the Boltzmann law: constant, scheduled, relative to the spread of Q, or
-tuned to an entropy.
-"""
+"""The temperature lambda of the Boltzmann law: constant, scheduled, or tuned to an entropy."""
 
 import math
 from collections.abc import Callable
@@ -15,11 +12,14 @@ from sb3_rfm.sampling.registry import require, require_float
 TemperatureLike = float | str | Callable[[float], float]
 
 DEFAULT_INITIAL = 0.1
-DEFAULT_MULTIPLE = 0.3
-ALLOWED = (
-    "a positive number, a schedule, 'relative', 'relative_<multiple>', 'auto', 'auto_<initial>' or "
-    "'lin_<initial>'"
-)
+ALLOWED = "a positive number, a schedule, 'auto', 'auto_<initial>' or 'lin_<initial>'"
+
+DUAL_RATE = 0.02
+"""Share by which lambda falls, an actor update, for each nat a coordinate above the target."""
+LARGEST_EXCESS = 3.0
+"""Nats a coordinate that an update reacts to at most."""
+LEAST_DEVIATION = 1e-3
+"""Half widths of the box below which a coordinate's standard deviation counts as this."""
 
 
 class Temperature(nn.Module):
@@ -30,8 +30,6 @@ class Temperature(nn.Module):
     :param value: initial value, in units of return
     """
 
-    optimizer: th.optim.Optimizer
-
     def __init__(self, value: float) -> None:
         super().__init__()
         self.log_value = nn.Parameter(th.tensor(math.log(value)), requires_grad=False)
@@ -41,15 +39,20 @@ class Temperature(nn.Module):
         return self.log_value.exp()
 
     @th.no_grad()
-    def move_towards(self, value: Tensor, rate: float) -> None:
+    def tune(self, entropy: Tensor, target: float) -> None:
         """
-        Move the logarithm of the temperature towards another's, in place.
+        Lower the temperature, in place, where the policy is more random than it is to be, and raise
+        it where it is less: a gradient step on the dual ``log lambda (H - target)`` of a bound on
+        the entropy (Haarnoja et al. 2018, arXiv 1812.05905, section 5, with log lambda for lambda).
 
-        :param value: the other, (); what is not positive and finite is left out
-        :param rate: share of the way, in [0, 1]
+        The step is in proportion to the excess, where Adam's has one size: from any start lambda
+        finds the unit of return within a few hundred updates, a factor of ten in fifty.
+
+        :param entropy: of the policy, nats a coordinate, (); what is not finite is left out
+        :param target: what it is to be, nats a coordinate
         """
-        step = rate * (value.log() - self.log_value)
-        self.log_value.add_(th.where(step.isfinite(), step, 0.0))
+        excess = (entropy - target).clamp(-LARGEST_EXCESS, LARGEST_EXCESS)
+        self.log_value.sub_(th.where(entropy.isfinite(), DUAL_RATE * excess, 0.0))
 
     def assign(self, value: float) -> None:
         """
@@ -71,7 +74,6 @@ class ConstantTemperature:
 
     default = math.nan  # of a name without a number
     tuned = False
-    relative = False
 
     def __init__(self, value: float) -> None:
         require_float("temperature", value)
@@ -111,19 +113,8 @@ class LinearTemperature(ConstantTemperature):
         return self.value * max(progress_remaining, 0.01)
 
 
-class RelativeTemperature(ConstantTemperature):
-    """
-    A multiple of the spread of Q over the action box
-    (:func:`sb3_rfm.common.boltzmann.spread_over_box`), whose logarithm it follows as a moving
-    average: the law is as sharp whatever the unit of return. It starts at a spread of one.
-    """
-
-    default = DEFAULT_MULTIPLE
-    relative = True
-
-
 class AutoTemperature(ConstantTemperature):
-    """Starts at its value and is tuned by gradient steps on the dual of an entropy constraint."""
+    """Starts at its value and is tuned to an entropy (:meth:`Temperature.tune`)."""
 
     default = DEFAULT_INITIAL
     tuned = True
@@ -132,7 +123,6 @@ class AutoTemperature(ConstantTemperature):
 RULES: dict[str, type[ConstantTemperature]] = {
     "auto": AutoTemperature,
     "lin": LinearTemperature,
-    "relative": RelativeTemperature,
 }
 
 
@@ -140,8 +130,8 @@ def parse_temperature(temperature: TemperatureLike) -> ConstantTemperature:
     """
     The rule that a user's argument names.
 
-    :param temperature: a positive number, a schedule, "relative" or "relative_0.3" (.3 times the
-        spread of Q), "lin_0.1" (linear from .1), "auto" or "auto_0.1" (initial value .1)
+    :param temperature: a positive number, a schedule, "lin_0.1" (linear from .1), "auto" or
+        "auto_0.1" (initial value .1)
     :return: the rule
     """
     if callable(temperature):
@@ -190,18 +180,5 @@ def gaussian_entropy(actions: Tensor) -> Tensor:
     """
     half = th.tensor((len(actions) - 1) / 2, dtype=actions.dtype)
     bias = th.digamma(half) - half.log()
-    log_variance = actions.var(0).clamp_min(1e-12).log() - bias
+    log_variance = actions.var(0).clamp_min(LEAST_DEVIATION**2).log() - bias
     return (0.5 * (math.log(2 * math.pi * math.e) + log_variance)).sum(-1).mean()
-
-
-def entropy_dual_loss(temperature: Temperature, entropy: Tensor, target_entropy: float) -> Tensor:
-    """
-    ``log lambda (H - target)``: its gradient lowers the temperature while the policy is more random
-    than the target.
-
-    :param temperature: the temperature
-    :param entropy: the policy's entropy, nats, ()
-    :param target_entropy: nats
-    :return: the loss, ()
-    """
-    return temperature.log_value * (entropy - target_entropy).detach()

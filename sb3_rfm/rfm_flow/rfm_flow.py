@@ -19,7 +19,7 @@ class RFMFlow(BoltzmannAlgorithm):
 
     Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`, which names the paper's
     value beside each. The defaults are chosen by return a minute: four times of a state share eight
-    particles, and two candidates are drawn in two steps.
+    particles, and two candidates are drawn in four steps, short near the action.
     :data:`AUTHORS` holds the settings of the authors' release: ``RFMFlow("MlpPolicy", env,
     **AUTHORS)``.
     """
@@ -28,13 +28,16 @@ class RFMFlow(BoltzmannAlgorithm):
         estimator="bounded_uncoupled",
         n_times=4,
         n_particles=8,
-        sampling_steps=2,
+        sampling_steps=4,
+        time_shift=4.0,
         n_candidates=2,
+        noise_color="pink",
     )
 
 
 AUTHORS: dict[str, Any] = {
     "temperature": 0.02,
+    "noise_color": "white",
     "estimator": "diagonal_centred",
     "support": "tanh",
     "parametrization": "velocity",
@@ -43,6 +46,7 @@ AUTHORS: dict[str, Any] = {
     "n_candidates": 32,
     "n_eval_candidates": 32,
     "sampling_steps": 10,
+    "time_shift": 1.0,
     "policy_delay": 1,
     "learning_starts": 10_000,
     "policy_kwargs": {"critic_kwargs": {"layer_norm": False}, "normalize_observations": False},
