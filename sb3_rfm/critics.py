@@ -263,7 +263,7 @@ class Critic(NormalizedInputs, ContinuousCritic):
 
 
 @th.no_grad()
-def move_unit(critics: Sequence[Critic], values: Tensor) -> None:
+def move_unit(critics: Sequence[Critic], values: Tensor) -> Tensor:
     """
     Move the unit of critics so that the networks' outputs have a root mean square of
     :data:`OUTPUT_RMS`, without a change of any value: the last layers are divided by what the unit
@@ -275,6 +275,7 @@ def move_unit(critics: Sequence[Critic], values: Tensor) -> None:
     :param critics: of one unit, those and their targets, for which ``normalizes_values`` holds
     :param values: a batch of what they learn, in units of return; where their size is zero or not
         finite the unit stays
+    :return: what the unit was multiplied by, ()
     """
     unit = critics[0].unit
     distance = (values.square().mean().sqrt() / (OUTPUT_RMS * unit)).log()
@@ -286,3 +287,4 @@ def move_unit(critics: Sequence[Critic], values: Tensor) -> None:
             *_, last = network.children()
             for parameter in last.parameters():
                 parameter.div_(factor)
+    return factor

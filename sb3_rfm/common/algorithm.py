@@ -107,9 +107,9 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         Stable-Baselines3 has no such returns (Dict observations, a ``replay_buffer_class`` of the
         user's, ``optimize_memory_usage``)
     :param critic_learning_rate: of the critics, a number or a schedule (paper: 1e-3)
-    :param temperature: lambda: "auto" (from .1) or "auto_0.05", tuned so that the candidates'
-        Gaussian entropy meets ``target_entropy``, whatever the unit of return; a positive number in
-        units of return (paper: .02); a schedule; or "lin_0.05" (falls linearly)
+    :param temperature: lambda: "auto" (from 1) or "auto_0.5", tuned so that the candidates'
+        Gaussian entropy meets ``target_entropy``, and moved with the unit of the critics' values; a
+        positive number in units of return (paper: .02); a schedule; or "lin_0.05" (falls linearly)
     :param target_entropy: nats; "auto" is minus the action's dimension, what SAC uses; "auto_0.5"
         that share of it
     :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box),

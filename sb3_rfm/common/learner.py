@@ -141,7 +141,9 @@ class Learner:
             rewards = self.reward_scale * data.rewards
             target = rewards + (1 - data.dones) * discounts * next_value.unsqueeze(-1)
             if critic.normalizes_values:
-                move_unit((critic, self.policy.critic_target), target)
+                factor = move_unit((critic, self.policy.critic_target), target)
+                if self.target_entropy is not None:
+                    self.policy.actor.temperature.rescale(factor)
         values = critic(data.observations, data.actions)
         loss = 0.5 * th.stack([F.mse_loss(value, target) for value in values]).sum()
         self.descend(critic.optimizer, loss / critic.unit.square())

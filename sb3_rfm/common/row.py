@@ -52,7 +52,7 @@ class Row:
 
     critic_learning_rate: float | Schedule = 1e-3
     temperature: TemperatureLike = "auto"
-    target_entropy: str | float = "auto_0.5"
+    target_entropy: str | float = "auto"
     estimator: EstimatorLike = "bounded"
     n_particles: int = 16
     n_candidates: int = 4

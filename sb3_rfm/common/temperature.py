@@ -11,7 +11,7 @@ from sb3_rfm.sampling.registry import require, require_float
 
 TemperatureLike = float | str | Callable[[float], float]
 
-DEFAULT_INITIAL = 0.1
+DEFAULT_INITIAL = 1.0
 ALLOWED = "a positive number, a schedule, 'auto', 'auto_<initial>' or 'lin_<initial>'"
 
 DUAL_RATE = 0.02
@@ -39,14 +39,23 @@ class Temperature(nn.Module):
         return self.log_value.exp()
 
     @th.no_grad()
+    def rescale(self, factor: Tensor) -> None:
+        """
+        Keep the law of values whose unit is another, in place.
+
+        :param factor: what the unit was multiplied by, positive, ()
+        """
+        self.log_value.add_(factor.log())
+
+    @th.no_grad()
     def tune(self, entropy: Tensor, target: float) -> None:
         """
         Lower the temperature, in place, where the policy is more random than it is to be, and raise
         it where it is less: a gradient step on the dual ``log lambda (H - target)`` of a bound on
         the entropy (Haarnoja et al. 2018, arXiv 1812.05905, section 5, with log lambda for lambda).
 
-        The step is in proportion to the excess, where Adam's has one size: from any start lambda
-        finds the unit of return within a few hundred updates, a factor of ten in fifty.
+        The step is in proportion to the excess, where Adam's has one size: a factor of ten takes
+        some fifty updates at first and ends without a swing.
 
         :param entropy: of the policy, nats a coordinate, (); what is not finite is left out
         :param target: what it is to be, nats a coordinate
