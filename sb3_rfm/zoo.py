@@ -22,6 +22,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_rfm.common.preload import import_triton
+from sb3_rfm.common.temperature import parse_temperature
 from sb3_rfm.episodes import BoundedEvaluation, EndlessEpisode, with_episode_ends
 from sb3_rfm.hyperparams import (
     OWN_ALGORITHMS,
@@ -49,6 +50,9 @@ UNUSED = {
     "qvpo": {"n_particles", "temperature"},
 }
 
+TARGET_ENTROPIES = ["auto_0.5", "auto_0.7", "auto_1", "auto_1.4", "auto_2"]
+"""Shares of minus the action's dimension: a factor of two in the spread of actions for each .7."""
+
 
 def sample_rfm_params(
     algo: str,
@@ -60,10 +64,10 @@ def sample_rfm_params(
     """
     The hyperparameters of one trial of ``train --optimize``, one search for every algorithm here.
 
-    A temperature is a constant, also where the class tunes it by default; the number of particles
-    is 8 to 64, or the class's own. The signature after ``algo`` and the names of the shared
-    parameters are rl_zoo3's, so that its own conversion to constructor arguments applies here and
-    when a stored trial is loaded.
+    Where the class tunes its temperature the entropy is searched, else the temperature; the number
+    of particles is 8 to 64, or the class's own. The signature after ``algo`` and the names of the
+    shared parameters are rl_zoo3's, so that its own conversion to constructor arguments applies
+    here and when a stored trial is loaded.
 
     :param algo: a key of ``OWN_ALGORITHMS``
     :param trial: Optuna's trial
@@ -76,11 +80,13 @@ def sample_rfm_params(
 
     sampled: dict[str, Any] = {}
     unused = UNUSED.get(algo, set())
-    if "temperature" not in unused:
+    defaults = inspect.signature(algorithm_class(algo)).parameters
+    if parse_temperature(defaults["temperature"].default).tuned:
+        sampled["target_entropy"] = trial.suggest_categorical("target_entropy", TARGET_ENTROPIES)
+    elif "temperature" not in unused:
         sampled["temperature"] = trial.suggest_float("temperature", 0.002, 0.5, log=True)
     if "n_particles" not in unused:
-        own = inspect.signature(algorithm_class(algo)).parameters["n_particles"].default
-        numbers = sorted({8, 16, 32, 64, own})
+        numbers = sorted({8, 16, 32, 64, defaults["n_particles"].default})
         sampled["n_particles"] = trial.suggest_categorical("n_particles", numbers)
     sampled |= {
         "n_candidates": trial.suggest_categorical("n_candidates", [1, 2, 4, 8, 16, 32]),

@@ -213,8 +213,13 @@ def test_the_search_samples_arguments_of_the_class(algo):
     }
     # a stored trial, loaded with --trial-id, gives the same arguments
     assert hyperparams_opt.HYPERPARAMS_CONVERTER[algo](trial.params) == arguments
-    for name in ("temperature", "n_particles"):
-        assert (name in arguments) == (name not in zoo.UNUSED.get(algo, ()))
+    assert ("n_particles" in arguments) == ("n_particles" not in zoo.UNUSED.get(algo, ()))
+    if model.temperature_rule.tuned:
+        assert "temperature" not in arguments
+        assert arguments["target_entropy"] in zoo.TARGET_ENTROPIES
+    else:
+        assert "target_entropy" not in arguments
+        assert ("temperature" in arguments) == ("temperature" not in zoo.UNUSED.get(algo, ()))
 
 
 def _weights(algo, **changes):

@@ -33,7 +33,7 @@ class SDAC(BoltzmannAlgorithm):
         n_candidates=32,
         candidate_choice="best",
         exploration_noise="temperature_0.1",
-        temperature="auto",
+        temperature="auto_0.1",
         target_entropy="auto_0.9",
         reward_scale=0.2,
         policy_tau=0.005,

@@ -118,7 +118,8 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     :param n_particles: particles a posterior, K; a state's, which its times share, where the
         estimator is bounded (paper: 100)
     :param n_candidates: actions drawn a state, M, to act and in the critics' target (paper: 32)
-    :param n_training_candidates: the same in the actor's update; by default as many
+    :param n_training_candidates: the same in the actor's update; by default as many, and at least 2
+        where the temperature is tuned
     :param n_eval_candidates: the same for ``predict(deterministic=True)``, which takes the best
         (paper: 32)
     :param candidate_choice: which candidate acts while exploring, and what the critics' target

@@ -84,12 +84,14 @@ class Row:
     def __post_init__(self) -> None:
         require_int("policy_delay", self.policy_delay)
         require_int("n_times", self.n_times)
+        require_int("n_candidates", self.n_candidates)
         if self.max_grad_norm != math.inf:
             require_float("max_grad_norm", self.max_grad_norm)
             require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
         entropy_per_action(self.target_entropy)
-        colors = " or ".join(map(repr, NOISE_COLORS))
-        require(self.noise_color in NOISE_COLORS, "noise_color", self.noise_color, colors)
+        color, colors = self.noise_color, " or ".join(map(repr, NOISE_COLORS))
+        known = isinstance(color, str) and color in NOISE_COLORS
+        require(known, "noise_color", color, colors)
         require_float("reward_scale", self.reward_scale)
         if self.policy_tau is not None:
             require_float("policy_tau", self.policy_tau, 0.0, 1.0)
@@ -114,8 +116,8 @@ class Row:
         )
         if parse_temperature(self.temperature).tuned:
             least = "at least 2 where temperature is 'auto'"
-            name = "n_candidates" if self.n_training_candidates is None else "n_training_candidates"
-            require(self.flow().n_training_candidates >= 2, name, getattr(self, name), least)
+            enough = self.flow().n_training_candidates >= 2
+            require(enough, "n_training_candidates", self.n_training_candidates, least)
 
     def flow(self) -> Flow:
         """
@@ -123,8 +125,9 @@ class Row:
 
         :return: the pieces, resolved from their names
         """
-        own = self.n_training_candidates
-        n_training = self.n_candidates if own is None else own
+        temperature, n_training = parse_temperature(self.temperature), self.n_training_candidates
+        if n_training is None:  # an entropy is estimated from two at least
+            n_training = max(self.n_candidates, 2 if temperature.tuned else 1)
         return Flow(
             interpolant=INTERPOLANTS.resolve(self.interpolant, Interpolant),
             parametrization=PARAMETRIZATIONS.resolve(self.parametrization, Parametrization),
@@ -140,7 +143,7 @@ class Row:
             averaged=self.policy_tau is not None,
             one_step=self.one_step_policy,
             t_range=self.t_range,
-            temperature=parse_temperature(self.temperature).value,
+            temperature=temperature.value,
         )
 
     def divergence(self) -> Divergence | None:
