@@ -7,14 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sb3_rfm.baselines import DPMD, DQS, IDEM, QNE, QSM, QVPO, SAC, SDAC
-    from sb3_rfm.checkpoints import CheckpointEverything, load_checkpoint
+    from sb3_rfm.algorithms import (
+        DPMD,
+        DQS,
+        IDEM,
+        QNE,
+        QSM,
+        QVPO,
+        SAC,
+        SDAC,
+        RFMDiffusion,
+        RFMFlow,
+    )
+    from sb3_rfm.checkpoints.callback import CheckpointEverything, load_checkpoint
     from sb3_rfm.envs import make_dmc
-    from sb3_rfm.rfm_diffusion import RFMDiffusion
-    from sb3_rfm.rfm_flow import RFMFlow
 
 __version__ = "0.1.0"
-_BASELINES = ("DPMD", "DQS", "IDEM", "QNE", "QSM", "QVPO", "SAC", "SDAC")
 __all__ = [
     "DPMD",
     "DQS",
@@ -32,12 +40,21 @@ __all__ = [
     "make_dmc",
 ]
 
-
+_ALGORITHMS = (
+    "DPMD",
+    "DQS",
+    "IDEM",
+    "QNE",
+    "QSM",
+    "QVPO",
+    "SAC",
+    "SDAC",
+    "RFMDiffusion",
+    "RFMFlow",
+)
 _HOMES = {
-    "RFMFlow": "sb3_rfm.rfm_flow",
-    "RFMDiffusion": "sb3_rfm.rfm_diffusion",
-    **dict.fromkeys(_BASELINES, "sb3_rfm.baselines"),
-    **dict.fromkeys(("CheckpointEverything", "load_checkpoint"), "sb3_rfm.checkpoints"),
+    **dict.fromkeys(_ALGORITHMS, "sb3_rfm.algorithms"),
+    **dict.fromkeys(("CheckpointEverything", "load_checkpoint"), "sb3_rfm.checkpoints.callback"),
     "make_dmc": "sb3_rfm.envs",
 }
 

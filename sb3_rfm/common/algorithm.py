@@ -35,24 +35,24 @@ from sb3_rfm.common.arguments import (
 )
 from sb3_rfm.common.batches import sample_on_host, uploaded
 from sb3_rfm.common.boltzmann import CriticViewLike
-from sb3_rfm.common.choices import ChoiceLike
 from sb3_rfm.common.critic_watch import CriticWatch
+from sb3_rfm.common.critics import Critic
 from sb3_rfm.common.cuda_graphs import GraphedUpdate, Update, check_cuda_graph, set_capturable
 from sb3_rfm.common.examples import ExamplesLike
-from sb3_rfm.common.exchange import Exchange
 from sb3_rfm.common.loading import Loading
 from sb3_rfm.common.optimization import move_towards, set_learning_rate
 from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
 from sb3_rfm.common.recording import Recorded
 from sb3_rfm.common.regression import Info
 from sb3_rfm.common.row import Row
+from sb3_rfm.common.selection import ChoiceLike
 from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
-from sb3_rfm.critics import Critic
+from sb3_rfm.export.weights import Exchange
 from sb3_rfm.sampling.divergences import DivergenceLike
-from sb3_rfm.sampling.estimators import EstimatorLike
 from sb3_rfm.sampling.interpolants import InterpolantLike
 from sb3_rfm.sampling.loss_weightings import LossWeightingLike
 from sb3_rfm.sampling.parametrizations import ParametrizationLike
+from sb3_rfm.sampling.posterior_mean import EstimatorLike
 from sb3_rfm.sampling.solvers import SolverLike
 from sb3_rfm.sampling.supports import SupportLike
 
