@@ -6,6 +6,8 @@ flow matching.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sb3_rfm.utils.version import __version__
+
 if TYPE_CHECKING:
     from sb3_rfm.algorithms import (
         DPMD,
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
         RFMDiffusion,
         RFMFlow,
     )
+    from sb3_rfm.algorithms.rfm_flow import AUTHORS
     from sb3_rfm.checkpoints.callback import CheckpointEverything, load_checkpoint
     from sb3_rfm.envs import make_dmc
 
-__version__ = "0.1.0"
 __all__ = [
+    "AUTHORS",
     "DPMD",
     "DQS",
     "IDEM",
@@ -53,6 +56,7 @@ _ALGORITHMS = (
     "RFMFlow",
 )
 _HOMES = {
+    "AUTHORS": "sb3_rfm.algorithms.rfm_flow",
     **dict.fromkeys(_ALGORITHMS, "sb3_rfm.algorithms"),
     **dict.fromkeys(("CheckpointEverything", "load_checkpoint"), "sb3_rfm.checkpoints.callback"),
     "make_dmc": "sb3_rfm.envs",

@@ -27,11 +27,11 @@ from sb3_rfm.checkpoints.manifest import (
     write_manifest,
     writers_lock,
 )
-from sb3_rfm.experiments.folder import versions
 from sb3_rfm.sampling.registry import require_int
 from sb3_rfm.utils.episodes import close_episode
 from sb3_rfm.utils.files import aside, naming, remove_folder, rename, sync_folder
 from sb3_rfm.utils.locks import Locked
+from sb3_rfm.utils.versions import versions
 
 Algorithm = TypeVar("Algorithm", bound=OffPolicyAlgorithm)
 MODEL, BUFFER, STATE = "model.zip", "replay_buffer.pkl", "state.pkl"

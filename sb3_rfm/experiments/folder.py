@@ -4,9 +4,7 @@ any moment can go on.
 
 import contextlib
 import csv
-import importlib.metadata
 import io
-import platform
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -24,7 +22,6 @@ from sb3_rfm.utils.unwritten import Unwritten
 if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy", "shimmy", "dm_control", "mujoco")
 LOCK = "run.lock"
 
 
@@ -178,20 +175,3 @@ class RunFolder:
                 f"--resume: {self.path} has no checkpoint yet: start the run again instead."
             )
         return found[-1]
-
-
-def versions() -> dict[str, str]:
-    """
-    What the run depended on.
-
-    :return: version by package, Python's and ours included
-    """
-    import sb3_rfm
-
-    found = {"sb3-rfm": sb3_rfm.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found

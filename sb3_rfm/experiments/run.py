@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sb3_rfm.checkpoints.replay import lengthen
-from sb3_rfm.experiments.folder import RunFolder, versions
+from sb3_rfm.experiments.folder import RunFolder
 from sb3_rfm.experiments.hyperparams import algorithm_class
 from sb3_rfm.experiments.settings import RunSettings, buffer_length, make_env, make_model
 from sb3_rfm.results.evaluations import Evaluation
 from sb3_rfm.utils.shell import command_line
+from sb3_rfm.utils.versions import versions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.callbacks import BaseCallback

@@ -14,9 +14,9 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
-from sb3_rfm import __version__
 from sb3_rfm.export.onnx import export_onnx
 from sb3_rfm.utils.files import with_suffix, write_whole
+from sb3_rfm.utils.version import __version__
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-import sb3_rfm
 from sb3_rfm.experiments.comparison.definition_file import FILE, read_request, to_yaml
 from sb3_rfm.experiments.comparison.report_notes import notes
 from sb3_rfm.experiments.comparison.report_tables import aggregate_table, explanation, returns
@@ -18,6 +17,7 @@ from sb3_rfm.results.plots import draw_aggregates, draw_comparison
 from sb3_rfm.results.scores import Ranges, ScoreTable, score_table
 from sb3_rfm.utils.files import write_whole
 from sb3_rfm.utils.shell import command_line
+from sb3_rfm.utils.version import __version__
 
 REPORT = "report.md"
 CURVES = "learning_curves.png"
@@ -141,7 +141,7 @@ def _origin(folder: Path, source: Path, command: str) -> list[str]:
     :return: paragraphs
     """
     report = command or command_line(["sb3-rfm", "report", str(source)])
-    lines = [f"Written by sb3-rfm {sb3_rfm.__version__}.", "## How to make it again"]
+    lines = [f"Written by sb3-rfm {__version__}.", "## How to make it again"]
     if not (folder / FILE).is_file() or (source.is_file() and source.name != TABLE):
         return [
             *lines,
