@@ -6,6 +6,7 @@ flow matching.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sb3_rfm.utils.moved import find_moved_modules
 from sb3_rfm.utils.version import __version__
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ _HOMES = {
     **dict.fromkeys(("CheckpointEverything", "load_checkpoint"), "sb3_rfm.checkpoints.callback"),
     "make_dmc": "sb3_rfm.envs",
 }
+
+find_moved_modules()
 
 
 def __getattr__(name: str) -> Any:
