@@ -16,9 +16,9 @@ import torch as th
 from trained_runs import command_line
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q, q_values
-from sb3_rfm.common.choices import take
-from sb3_rfm.hyperparams import algorithm_class
-from sb3_rfm.run_folder import RunFolder
+from sb3_rfm.common.selection import take
+from sb3_rfm.experiments.folder import RunFolder
+from sb3_rfm.experiments.hyperparams import algorithm_class
 
 N_STATES, N_UNIFORM, N_CANDIDATES = 256, 512, 32
 RECENT = 10_000  # steps whose states are looked at

@@ -19,7 +19,7 @@ from trained_runs import command_line
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.envs import make_dmc
-from sb3_rfm.run_folder import RunFolder
+from sb3_rfm.experiments.folder import RunFolder
 
 N_EPISODES, N_STATES, HORIZON = 3, 48, 200
 LAST = 900  # step of an episode after which no state is taken

@@ -16,10 +16,10 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_rfm.baselines.sac_policy import SACPolicy
+from sb3_rfm.algorithms.sac_policy import SACPolicy
 from sb3_rfm.common.boltzmann import minimum_q
+from sb3_rfm.common.critics import Critic
 from sb3_rfm.common.policies import RFMPolicy
-from sb3_rfm.critics import Critic
 
 OBSERVATION, ACTION = spaces.Box(-1, 1, (17,), np.float32), spaces.Box(-1, 1, (6,), np.float32)
 BATCH_SIZE, N_PARTICLES = 256, 16

@@ -18,7 +18,7 @@ from scipy.stats import differential_entropy
 from torch import Tensor
 
 from sb3_rfm.sampling.divergences import Divergence, ExactDivergence, Hutchinson
-from sb3_rfm.sampling.log_densities import FlowLaw
+from sb3_rfm.sampling.flow_density import FlowLaw
 
 GRID = th.linspace(-1, 1, 501, dtype=th.float64)
 N_ACTIONS = 1000

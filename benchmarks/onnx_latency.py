@@ -22,7 +22,7 @@ import torch as th
 from gymnasium import spaces
 
 import sb3_rfm
-from sb3_rfm.common.onnx_export import export_onnx
+from sb3_rfm.export.onnx import export_onnx
 
 BATCHES = (1, 64)
 

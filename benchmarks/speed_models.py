@@ -11,7 +11,7 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 import sb3_rfm
-from sb3_rfm.rfm_flow.rfm_flow import AUTHORS
+from sb3_rfm import AUTHORS
 
 WARM_UP = 300  # steps before anything is timed: a batch has to be full
 ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {

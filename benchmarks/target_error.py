@@ -24,10 +24,10 @@ from trained_runs import command_line, final_model, visited
 
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
-from sb3_rfm.common.choices import choose, take
 from sb3_rfm.common.regression import stratified_times
+from sb3_rfm.common.selection import choose, take
 from sb3_rfm.sampling import Box, Linear, TanhLatent, make_estimator
-from sb3_rfm.sampling.posteriors import Estimator
+from sb3_rfm.sampling.estimators.posteriors import Estimator
 from sb3_rfm.sampling.supports import Support
 
 N_STATES, CHUNK, N_REFERENCE = 192, 32, 2048

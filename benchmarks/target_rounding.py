@@ -20,10 +20,10 @@ from torch import Tensor
 from trained_runs import command_line, final_model, visited
 
 from sb3_rfm.common.boltzmann import Boltzmann, critic_features, minimum_q
-from sb3_rfm.common.choices import choose, take
 from sb3_rfm.common.regression import stratified_times
+from sb3_rfm.common.selection import choose, take
 from sb3_rfm.sampling import make_estimator
-from sb3_rfm.sampling.posteriors import Estimator
+from sb3_rfm.sampling.estimators.posteriors import Estimator
 
 N_STATES, N_REFERENCE = 64, 1024
 CASES = {

@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_rfm.envs import FlatFloat32, register_dmc
-from sb3_rfm.hyperparams import algorithm_class
+from sb3_rfm.experiments.hyperparams import algorithm_class
 
 
 def command_line(doc: str) -> argparse.ArgumentParser:

@@ -6,16 +6,28 @@ flow matching.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from sb3_rfm.baselines import DPMD, DQS, IDEM, QNE, QSM, QVPO, SAC, SDAC
-    from sb3_rfm.checkpoints import CheckpointEverything, load_checkpoint
-    from sb3_rfm.envs import make_dmc
-    from sb3_rfm.rfm_diffusion import RFMDiffusion
-    from sb3_rfm.rfm_flow import RFMFlow
+from sb3_rfm.utils.moved import find_moved_modules
+from sb3_rfm.utils.version import __version__
 
-__version__ = "0.1.0"
-_BASELINES = ("DPMD", "DQS", "IDEM", "QNE", "QSM", "QVPO", "SAC", "SDAC")
+if TYPE_CHECKING:
+    from sb3_rfm.algorithms import (
+        DPMD,
+        DQS,
+        IDEM,
+        QNE,
+        QSM,
+        QVPO,
+        SAC,
+        SDAC,
+        RFMDiffusion,
+        RFMFlow,
+    )
+    from sb3_rfm.algorithms.rfm_flow import AUTHORS
+    from sb3_rfm.checkpoints.callback import CheckpointEverything, load_checkpoint
+    from sb3_rfm.envs import make_dmc
+
 __all__ = [
+    "AUTHORS",
     "DPMD",
     "DQS",
     "IDEM",
@@ -32,14 +44,26 @@ __all__ = [
     "make_dmc",
 ]
 
-
+_ALGORITHMS = (
+    "DPMD",
+    "DQS",
+    "IDEM",
+    "QNE",
+    "QSM",
+    "QVPO",
+    "SAC",
+    "SDAC",
+    "RFMDiffusion",
+    "RFMFlow",
+)
 _HOMES = {
-    "RFMFlow": "sb3_rfm.rfm_flow",
-    "RFMDiffusion": "sb3_rfm.rfm_diffusion",
-    **dict.fromkeys(_BASELINES, "sb3_rfm.baselines"),
-    **dict.fromkeys(("CheckpointEverything", "load_checkpoint"), "sb3_rfm.checkpoints"),
+    "AUTHORS": "sb3_rfm.algorithms.rfm_flow",
+    **dict.fromkeys(_ALGORITHMS, "sb3_rfm.algorithms"),
+    **dict.fromkeys(("CheckpointEverything", "load_checkpoint"), "sb3_rfm.checkpoints.callback"),
     "make_dmc": "sb3_rfm.envs",
 }
+
+find_moved_modules()
 
 
 def __getattr__(name: str) -> Any:

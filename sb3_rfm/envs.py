@@ -19,8 +19,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import DtypeObservation, FlattenObservation
 
-from sb3_rfm.common.extras import missing_extra
-from sb3_rfm.graphics import import_without_driver, load_renderer
+from sb3_rfm.utils.extras import missing_extra
+from sb3_rfm.utils.graphics import import_without_driver, load_renderer
 
 NAMESPACE = "dm_control/"
 # dm_control's domains, to know their tasks where it is not installed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_rfm.common import files, locks
+from sb3_rfm.utils import files, locks
 
 DISK_ERRORS = [
     getattr(errno, name)

@@ -19,11 +19,10 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_rfm import RFMDiffusion, RFMFlow
+from sb3_rfm import AUTHORS, RFMDiffusion, RFMFlow
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.row import ENTROPY_FLOOR, Row
-from sb3_rfm.hyperparams import complete, constructor_arguments, parse_overrides
-from sb3_rfm.rfm_flow.rfm_flow import AUTHORS
+from sb3_rfm.experiments.hyperparams import complete, constructor_arguments, parse_overrides
 from sb3_rfm.sampling import Euler, Linear, Noise, make_estimator
 from sb3_rfm.sampling.divergences import ExactDivergence, Hutchinson
 from sb3_rfm.sampling.loss_weightings import make_loss_weighting

@@ -13,24 +13,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "sb3_rfm"
 
-# From the bottom up: a module may import its own layer and those below it. What is not named here
-# (the command line, environments, runs, plots, the public names) is the top.
-LAYERS: list[set[str]] = [
-    {"sampling"},
-    {
-        "networks",
-        "observations",
-        "hidden_layers",
-        "critic_networks",
-        "critic_gradients",
-        "critics",
-    },
-    {"common"},
-    {"rfm_flow", "rfm_diffusion", "baselines"},
+# From the ground up: a module imports from its own room, from the floors below, and on its own
+# floor from the rooms that are named before its own.
+PUBLIC = "the public names"  # sb3_rfm/__init__.py
+FLOORS = [
+    ["sampling", "utils", "envs"],
+    ["export", "checkpoints", "results"],
+    ["common", "experiments"],
+    ["algorithms"],
+    [PUBLIC],
+    ["cli"],
 ]
-TOP = len(LAYERS)
+ROOMS = [room for floor in FLOORS for room in floor]
+FILES_AT_THE_TOP = 5  # and py.typed
 
-# Within sampling a module imports only from the tiers before its own.
+# Within sampling a module imports only from the tiers before its own, whatever its folder.
 TIERS: list[set[str]] = [
     {"registry", "devices"},
     {"interpolants", "sources", "supports", "importance", "truncated_normals", "sobol", "chains"},
@@ -41,15 +38,16 @@ TIERS: list[set[str]] = [
         "refinements",
         "divergences",
         "truncated_mixtures",
-        "regression",
+        "least_squares",
     },
     {"posteriors", "solvers", "loss_weightings"},
-    {"box_laws", "log_densities"},
+    {"box_fits", "flow_density"},
     {"bounded", "approximations"},
-    {"estimators"},
+    {"posterior_mean"},
     {"samplers"},
 ]
 
+FOLDERS = [["estimators"], ["numerics"]]  # of sampling
 SAMPLING_MAY_IMPORT = {"torch", *sys.stdlib_module_names}
 REINFORCEMENT_LEARNING = ["stable_baselines3", "gymnasium", "rl_zoo3", "shimmy"]
 
@@ -81,11 +79,14 @@ def modules() -> dict[str, tuple[str, bool]]:
 MODULES = modules()
 
 
-def layer(name: str) -> int:
-    return next((i for i, group in enumerate(LAYERS) if name in group), TOP)
+def room(names: list[str]) -> str:
+    """Where a module of the package is, or what is imported from it."""
+    return names[0] if names and names[0] in ROOMS else PUBLIC
 
 
-def tier(name: str) -> int:
+def tier(names: list[str]) -> int:
+    """The tier of what is imported from sampling: of the first name that is not a folder's."""
+    name = "".join(names[1:2] if names[:1] in FOLDERS else names[:1])
     return next((i for i, group in enumerate(TIERS) if name in group), len(TIERS))
 
 
@@ -93,14 +94,12 @@ def violation(module: str, imported: str) -> str | None:
     """What is wrong with one import, or None."""
     mine, theirs = module.split(".")[1:], imported.split(".")[1:]
     if imported.split(".")[0] != PACKAGE:
-        pure = mine[0] != "sampling" or imported.split(".")[0] in SAMPLING_MAY_IMPORT
+        pure = room(mine) != "sampling" or imported.split(".")[0] in SAMPLING_MAY_IMPORT
         return None if pure else f"{module} imports {imported}: sampling is pure torch"
-    if theirs == ["__version__"]:
-        return None
-    if layer("".join(theirs[:1])) > layer(mine[0]):
+    if ROOMS.index(room(theirs)) > ROOMS.index(room(mine)):
         return f"{module} imports {imported}: imports go down only"
-    within = len(mine) > 1 and mine[0] == "sampling"
-    if within and tier("".join(theirs[1:2])) >= tier(mine[1]):
+    within = len(mine) > 1 and room(mine) == "sampling"
+    if within and tier(theirs[1:]) >= tier(mine[1:]):
         return f"{module} imports {imported}: within sampling imports go down a tier"
     return None
 
@@ -110,13 +109,20 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
     return [text for text in found if text]
 
 
-def test_the_layers_and_tiers_are_those_of_the_package():
-    assert {"sampling", "networks", "common"} <= {name.split(".")[-1] for name in MODULES}
-    inner = {name.split(".")[2] for name in MODULES if name.startswith(f"{PACKAGE}.sampling.")}
-    assert not inner - set().union(*TIERS), f"give a new module of sampling a tier in {__file__}"
+def test_every_module_has_its_floor_and_its_tier():
+    rooms = {name.split(".")[1] for name in MODULES if name != PACKAGE}
+    assert rooms == {*ROOMS} - {PUBLIC}, f"give a new folder its floor in {__file__}"
+    within = [name for name in MODULES if name.startswith(f"{PACKAGE}.sampling.")]
+    inner = {name.split(".")[-1] for name in within if not MODULES[name][1]}
+    assert inner == set().union(*TIERS), f"give a new module of sampling a tier in {__file__}"
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - {PACKAGE}))
+def test_few_files_are_at_the_top():
+    files = [path.name for path in (ROOT / PACKAGE).iterdir() if path.is_file()]
+    assert len(set(files) - {"py.typed"}) <= FILES_AT_THE_TOP
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_go_down_only(module):
     assert not violations(module, *MODULES[module])
 
@@ -136,17 +142,27 @@ def test_no_module_imports_itself_in_a_circle():
     [
         ("sb3_rfm.sampling.sources", "import gymnasium as gym"),
         ("sb3_rfm.sampling.sources", "def f():\n    from stable_baselines3.common import utils"),
-        ("sb3_rfm.sampling.sources", "from sb3_rfm.networks import MLP"),
+        ("sb3_rfm.sampling.sources", "from sb3_rfm.common.networks import MLP"),
         ("sb3_rfm.sampling.sources", "from ..common import policies"),
         ("sb3_rfm.sampling.sources", "from sb3_rfm import RFMFlow"),
         ("sb3_rfm.sampling.sources", "from . import supports"),
         ("sb3_rfm.sampling.registry", "from sb3_rfm.sampling.sources import Source"),
-        ("sb3_rfm.sampling.proposals", "from sb3_rfm.sampling import posterior_mean"),
-        ("sb3_rfm.networks", "import sb3_rfm.common.policies"),
-        ("sb3_rfm.common.policies", "from sb3_rfm.rfm_flow import RFMFlow"),
+        ("sb3_rfm.sampling.estimators.proposals", "from sb3_rfm.sampling import posterior_mean"),
+        ("sb3_rfm.sampling.estimators.proposals", "from .bounded import Bounded"),
+        ("sb3_rfm.export.onnx", "import sb3_rfm.common.policies"),
+        ("sb3_rfm.common.policies", "from sb3_rfm.algorithms import RFMFlow"),
         ("sb3_rfm.common.policies", "from sb3_rfm import cli"),
-        ("sb3_rfm.common.policies", "from ..envs import make"),
-        ("sb3_rfm.rfm_flow.rfm_flow", "from sb3_rfm import zoo"),
+        ("sb3_rfm.sampling.sources", "from sb3_rfm.utils import files"),
+        ("sb3_rfm.utils.files", "from ..envs import make_dmc"),
+        ("sb3_rfm.utils.files", "from sb3_rfm import __version__"),
+        ("sb3_rfm.envs", "def f():\n    from sb3_rfm.results import curves"),
+        ("sb3_rfm.results.curves", "from sb3_rfm.experiments.folder import RunFolder"),
+        ("sb3_rfm.checkpoints.callback", "from sb3_rfm.common.guards import Guarded"),
+        ("sb3_rfm.common.policies", "from sb3_rfm.experiments import settings"),
+        ("sb3_rfm.experiments.run", "from sb3_rfm import RFMFlow"),
+        ("sb3_rfm.experiments.run", "from sb3_rfm.algorithms.sac import SAC"),
+        ("sb3_rfm", "from sb3_rfm.cli.main import main"),
+        ("sb3_rfm.algorithms.rfm_flow", "from sb3_rfm import QSM"),
     ],
 )
 def test_an_upward_import_is_seen(module, source):
@@ -156,10 +172,10 @@ def test_an_upward_import_is_seen(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("sb3_rfm.sampling.posteriors", "from .importance import weighted_mean\nimport torch"),
+        ("sb3_rfm.sampling.estimators.posteriors", "from ..numerics.sobol import f\nimport torch"),
         ("sb3_rfm.common.policies", "from sb3_rfm.sampling import Euler\nimport gymnasium"),
-        ("sb3_rfm.common.algorithm", "from .policies import Actor\nfrom .. import __version__"),
-        ("sb3_rfm.cli", "from sb3_rfm import envs, rfm_flow\nimport sb3_rfm"),
+        ("sb3_rfm.common.algorithm", "from .policies import Actor\nfrom ..utils import version"),
+        ("sb3_rfm.cli.main", "from sb3_rfm import algorithms, envs\nimport sb3_rfm"),
     ],
 )
 def test_a_downward_import_is_allowed(module, source):

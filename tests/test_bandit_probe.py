@@ -18,7 +18,7 @@ from torch import nn
 
 from sb3_rfm import DQS, IDEM, QNE, QSM, SAC, SDAC, RFMDiffusion, RFMFlow
 from sb3_rfm.sampling import Noise
-from sb3_rfm.sampling.posteriors import value_and_score
+from sb3_rfm.sampling.estimators.posteriors import value_and_score
 
 TEMPERATURE = 0.1
 SHARES, MEANS, SCALES = (0.65, 0.35), (-0.45, 0.4), (0.12, 0.15)

@@ -13,7 +13,7 @@ from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.examples import Advantage, Material
 from sb3_rfm.common.regression import Regression
 from sb3_rfm.sampling import Noise, Posterior, Score
-from sb3_rfm.sampling.posteriors import Estimator
+from sb3_rfm.sampling.estimators.posteriors import Estimator
 
 BATCH, DIM = 64, 2
 

@@ -17,7 +17,8 @@ from scipy.stats import differential_entropy
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
-from sb3_rfm import RFMDiffusion, RFMFlow, networks
+from sb3_rfm import RFMDiffusion, RFMFlow
+from sb3_rfm.common import networks
 from sb3_rfm.common.actor import fixed_noise
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.boltzmann import (
@@ -26,20 +27,20 @@ from sb3_rfm.common.boltzmann import (
     critic_features,
     minimum_q,
 )
-from sb3_rfm.common.choices import choose, take
+from sb3_rfm.common.critic_gradients import FEWEST_SORTED, N_SIZES
+from sb3_rfm.common.critic_networks import RectifierNetwork
+from sb3_rfm.common.hidden_layers import Trace
+from sb3_rfm.common.networks import FlowNetwork, TimeEmbedding
 from sb3_rfm.common.row import ENTROPY_FLOOR
+from sb3_rfm.common.selection import choose, take
 from sb3_rfm.common.temperature import (
     Temperature,
     gaussian_entropy,
     parse_temperature,
 )
-from sb3_rfm.critic_gradients import FEWEST_SORTED, N_SIZES
-from sb3_rfm.critic_networks import RectifierNetwork
-from sb3_rfm.hidden_layers import Trace
-from sb3_rfm.networks import FlowNetwork, TimeEmbedding
 from sb3_rfm.sampling import Box, Data, Heun, Interpolant, TanhLatent, Velocity
 from sb3_rfm.sampling.divergences import ExactDivergence
-from sb3_rfm.sampling.posteriors import value_and_gradient, value_and_score
+from sb3_rfm.sampling.estimators.posteriors import value_and_gradient, value_and_score
 from sb3_rfm.sampling.supports import Clipped
 
 

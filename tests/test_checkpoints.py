@@ -28,7 +28,8 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 from systems import DISK_ERRORS, Disk, be_windows, left_by_writers
 
 from sb3_rfm import QVPO, SAC, CheckpointEverything, RFMDiffusion, RFMFlow, load_checkpoint
-from sb3_rfm.checkpoint_files import (
+from sb3_rfm.checkpoints.callback import save_checkpoint
+from sb3_rfm.checkpoints.manifest import (
     LOCK,
     DamagedCheckpoint,
     checkpoints_in,
@@ -36,10 +37,9 @@ from sb3_rfm.checkpoint_files import (
     latest_checkpoint,
     read_manifest,
 )
-from sb3_rfm.checkpoints import save_checkpoint
-from sb3_rfm.common.files import SUFFIX
-from sb3_rfm.common.locks import FileLock, Locked
 from sb3_rfm.envs import make_dmc
+from sb3_rfm.utils.files import SUFFIX
+from sb3_rfm.utils.locks import FileLock, Locked
 
 N = 70
 """Steps of each half of a run: a Pendulum's episode of 50 steps ends within both."""

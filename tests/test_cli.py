@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import sb3_rfm
-from sb3_rfm import cli
+from sb3_rfm.cli import main as cli
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _python(*arguments):
 def test_help_is_there_without_importing_what_is_slow(arguments):
     script = f"""
 import sys
-from sb3_rfm.cli import main
+from sb3_rfm.cli.main import main
 try:
     code = main({arguments})
 except SystemExit as error:  # argparse
@@ -63,7 +63,7 @@ def test_an_unknown_command_brings_the_one_meant(capsys):
 
 
 def test_the_entry_point_passes_the_exit_code_on():
-    assert _python("-m", "sb3_rfm.cli", "nothing").returncode == 2
+    assert _python("-m", "sb3_rfm.cli.main", "nothing").returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_wrong_options(arguments, message, capsys):
 )
 def test_a_missing_package_brings_the_extra_to_install(package, arguments, extra):
     script = f"import sys; sys.modules[{package!r}] = None\n"
-    script += f"from sb3_rfm.cli import main; sys.exit(main({arguments}))"
+    script += f"from sb3_rfm.cli.main import main; sys.exit(main({arguments}))"
     done = _python("-c", script)
     assert done.returncode == 1, done.stderr
     assert f"install the extra: pip install '.[{extra}]'" in done.stderr

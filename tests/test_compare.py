@@ -22,33 +22,51 @@ from rich.console import Console
 from stable_baselines3 import SAC
 from systems import Disk
 
-from sb3_rfm import cli
-from sb3_rfm.common.locks import FileLock
-from sb3_rfm.common.unwritten import Unwritten
-from sb3_rfm.comparison import executors
-from sb3_rfm.comparison.campaign import Campaign
-from sb3_rfm.comparison.command import _report
-from sb3_rfm.comparison.definition import Comparison, Entry
-from sb3_rfm.comparison.definition_file import (
+from sb3_rfm.checkpoints.replay import lengthen
+from sb3_rfm.cli import main as cli
+from sb3_rfm.experiments.callbacks import StopRequest
+from sb3_rfm.experiments.comparison import executors
+from sb3_rfm.experiments.comparison.campaign import Campaign
+from sb3_rfm.experiments.comparison.command import _report
+from sb3_rfm.experiments.comparison.definition import Comparison, Entry
+from sb3_rfm.experiments.comparison.definition_file import (
     FILE,
     read_comparison,
     read_request,
     to_yaml,
     write_comparison,
 )
-from sb3_rfm.comparison.display import Lines, Table
-from sb3_rfm.comparison.evaluation_table import TABLE, TABLE_COLUMNS, read_table, write_table
-from sb3_rfm.comparison.executors import Executor, LocalExecutor, RayExecutor, WorkerLost
-from sb3_rfm.comparison.progress import FAILED, FINISHED, RUNNING, RunProgress, duration, total_eta
-from sb3_rfm.comparison.request import combined, define
-from sb3_rfm.comparison.runs import LOG, ComparisonRun, EvaluationTable, by_state, runs_of
-from sb3_rfm.comparison.worker import Outcome, _output_to, carry_out
-from sb3_rfm.evaluations import Evaluation
-from sb3_rfm.experiment import INTERRUPTED, UNWRITTEN, Machine, resume, start
-from sb3_rfm.replay import lengthen
-from sb3_rfm.run_callbacks import StopRequest
-from sb3_rfm.run_folder import RunFolder
-from sb3_rfm.run_settings import RunSettings, buffer_length
+from sb3_rfm.experiments.comparison.display import Lines, Table
+from sb3_rfm.experiments.comparison.executors import (
+    Executor,
+    LocalExecutor,
+    RayExecutor,
+    WorkerLost,
+)
+from sb3_rfm.experiments.comparison.progress import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    RunProgress,
+    duration,
+    total_eta,
+)
+from sb3_rfm.experiments.comparison.request import combined, define
+from sb3_rfm.experiments.comparison.runs import (
+    LOG,
+    ComparisonRun,
+    EvaluationTable,
+    by_state,
+    runs_of,
+)
+from sb3_rfm.experiments.comparison.worker import Outcome, _output_to, carry_out
+from sb3_rfm.experiments.folder import RunFolder
+from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Machine, resume, start
+from sb3_rfm.experiments.settings import RunSettings, buffer_length
+from sb3_rfm.results.evaluation_table import TABLE, TABLE_COLUMNS, read_table, write_table
+from sb3_rfm.results.evaluations import Evaluation
+from sb3_rfm.utils.locks import FileLock
+from sb3_rfm.utils.unwritten import Unwritten
 
 ROOT = Path(__file__).resolve().parents[1]
 ENV = "Pendulum-v1"
@@ -414,7 +432,7 @@ class Scripted(Executor):
 
 
 def _campaign(tmp_path, monkeypatch, answers, retries=2):
-    monkeypatch.setattr("sb3_rfm.comparison.campaign.POLL", 0.01)
+    monkeypatch.setattr("sb3_rfm.experiments.comparison.campaign.POLL", 0.01)
     runs = [_run(tmp_path, label=label) for label in answers]
     executor = Scripted(answers)
     campaign = Campaign(
@@ -499,7 +517,7 @@ def test_a_worker_that_cannot_begin_says_why(unwritable, tmp_path):
 
 def test_times_are_read_off_the_speed(monkeypatch):
     now = iter([10.0, 20.0, 20.0, 40.0])
-    monkeypatch.setattr("sb3_rfm.comparison.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("sb3_rfm.experiments.comparison.progress.time.monotonic", lambda: next(now))
     item = RunProgress(_run())
     assert (item.eta(), total_eta([item])) == (None, None)
     item.restart()
@@ -717,7 +735,7 @@ def test_a_second_comparison_in_the_folder_is_refused(capsys):
 def test_workers_save_when_the_comparison_is_killed():
     config = _write(_given(steps=100_000, eval_freq=50_000))
     process = subprocess.Popen(
-        [sys.executable, "-m", "sb3_rfm.cli", "compare", "--config", config, "--folder", "c"],
+        [sys.executable, "-m", "sb3_rfm.cli.main", "compare", "--config", config, "--folder", "c"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -769,7 +787,7 @@ def test_ray_carries_out_the_same(capfd):
 def test_help_imports_nothing_slow(command):
     script = f"""
 import sys
-from sb3_rfm.cli import main
+from sb3_rfm.cli.main import main
 try:
     main([{command!r}, "--help"])
 except SystemExit as end:
@@ -783,7 +801,7 @@ except SystemExit as end:
 
 
 def test_ray_is_asked_for_by_name():
-    script = "import sys; sys.modules['ray'] = None\nfrom sb3_rfm.cli import main\n"
+    script = "import sys; sys.modules['ray'] = None\nfrom sb3_rfm.cli.main import main\n"
     script += f"sys.exit(main(['compare', '--config', {_write(_given())!r}, '--ray', 'x']))"
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -13,10 +13,11 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
-from sb3_rfm import SAC, RFMFlow, critic_gradients
-from sb3_rfm.critic_gradients import by_autograd, by_hand
-from sb3_rfm.critic_networks import CriticNetwork, RectifierNetwork
-from sb3_rfm.critics import Critic, CriticOptions
+from sb3_rfm import SAC, RFMFlow
+from sb3_rfm.common import critic_gradients
+from sb3_rfm.common.critic_gradients import by_autograd, by_hand
+from sb3_rfm.common.critic_networks import CriticNetwork, RectifierNetwork
+from sb3_rfm.common.critics import Critic, CriticOptions
 
 OBSERVATION, ACTION = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,), np.float32)
 NORMALISED = {"layer_norm": True}

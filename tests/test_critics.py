@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sb3_rfm import SAC, RFMFlow
 from sb3_rfm.common.boltzmann import critic_features, minimum_q, q_values
-from sb3_rfm.critics import OUTPUT_RMS, PLAIN, Critic, CriticOptions, move_unit
-from sb3_rfm.hyperparams import complete, constructor_arguments, parse_overrides
+from sb3_rfm.common.critics import OUTPUT_RMS, PLAIN, Critic, CriticOptions, move_unit
+from sb3_rfm.experiments.hyperparams import complete, constructor_arguments, parse_overrides
 
 OBSERVATION, ACTION = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,), np.float32)
 OPTIONS: list[dict[str, Any]] = [

@@ -20,11 +20,11 @@ from torch._subclasses.fake_tensor import (
 )
 
 import sb3_rfm
-from sb3_rfm import critic_gradients, hidden_layers
+from sb3_rfm.common import critic_gradients, hidden_layers
 from sb3_rfm.common.algorithm import BoltzmannAlgorithm
 from sb3_rfm.common.learner import Learner
-from sb3_rfm.sampling import importance, regression, truncated_normals
-from sb3_rfm.sampling.importance import effective_sample_size
+from sb3_rfm.sampling.numerics import importance, least_squares, truncated_normals
+from sb3_rfm.sampling.numerics.importance import effective_sample_size
 
 LAYER_NORM = {"net_arch": [16, 16], "critic_kwargs": {"layer_norm": True}}
 ASKS = (DataDependentOutputException, DynamicOutputShapeException)
@@ -32,7 +32,7 @@ ASKS = (DataDependentOutputException, DynamicOutputShapeException)
 
 def off_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have tensors computed with as on a GPU."""
-    for module in (critic_gradients, hidden_layers, importance, regression, truncated_normals):
+    for module in (critic_gradients, hidden_layers, importance, least_squares, truncated_normals):
         monkeypatch.setattr(module, "on_host", lambda tensor: False)
     monkeypatch.delattr(th.linalg, "eigh")  # it waits for its own error code
 
@@ -123,6 +123,6 @@ def test_both_ways_give_the_same_slopes(
     responses = regressors @ th.randn(dim, 2, **kwargs) + th.randn(n_samples, 5, 2, **kwargs)
     sizes = effective_sample_size(log_w)
     arguments = (th.softmax(log_w, 0), regressors, responses, sizes)
-    slopes = regression.cross_slopes(*arguments)
+    slopes = least_squares.cross_slopes(*arguments)
     off_host(monkeypatch)
-    th.testing.assert_close(regression.cross_slopes(*arguments), slopes)
+    th.testing.assert_close(least_squares.cross_slopes(*arguments), slopes)

@@ -15,8 +15,8 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common import env_checker
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_rfm.common import extras
 from sb3_rfm.envs import SUITE, FlatFloat32, any_env_id, dmc_id, make_dmc, register_dmc
+from sb3_rfm.utils import extras
 
 PROTOCOL = (
     "cartpole-swingup",

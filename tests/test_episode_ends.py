@@ -9,9 +9,14 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 
-from sb3_rfm import episodes
 from sb3_rfm.envs import FlatFloat32
-from sb3_rfm.episodes import BoundedEvaluation, EndlessEpisode, EpisodeEnds, with_episode_ends
+from sb3_rfm.experiments import episodes
+from sb3_rfm.experiments.episodes import (
+    BoundedEvaluation,
+    EndlessEpisode,
+    EpisodeEnds,
+    with_episode_ends,
+)
 
 
 class LosesALife(gym.Wrapper):

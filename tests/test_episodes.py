@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnMaxEp
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_rfm import SAC, RFMFlow
-from sb3_rfm.common.episodes import close_episode
+from sb3_rfm.utils.episodes import close_episode
 
 LENGTH = 10
 SMALL: dict[str, Any] = {

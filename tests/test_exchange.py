@@ -15,9 +15,10 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 import sb3_rfm
-from sb3_rfm.common import exchange, files
-from sb3_rfm.common.exchange import load_weights, read_header, save_weights
-from sb3_rfm.common.onnx_export import export_onnx
+from sb3_rfm.export import weights
+from sb3_rfm.export.onnx import export_onnx
+from sb3_rfm.export.weights import load_weights, read_header, save_weights
+from sb3_rfm.utils import files
 
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
@@ -97,10 +98,10 @@ def test_each_tensor_is_there_once_and_the_header_is_json(tmp_path: Path) -> Non
     path = model.save_weights(tmp_path / "weights.safetensors")
     content = safetensors_torch.load_file(path)
     assert {id(t) for t in model.policy.state_dict(keep_vars=True).values()} == {
-        id(dict(exchange.tensors(model))[name]) for name in content
+        id(dict(weights.tensors(model))[name]) for name in content
     }
     header = read_header(path)
-    assert header == json.loads(json.dumps(exchange.describe(model)))
+    assert header == json.loads(json.dumps(weights.describe(model)))
     assert header["algorithm"] == "RFMFlow"
     assert header["versions"]["torch"].startswith(th.__version__.split("+")[0])
     assert header["choices"]["sampling_steps"] == 2
@@ -125,14 +126,14 @@ def test_each_tensor_is_there_once_and_the_header_is_json(tmp_path: Path) -> Non
     ids=lambda value: None if isinstance(value, dict) and "env" in value else str(value),
 )
 def test_spaces_are_plain_json(space: spaces.Space, expected: dict[str, Any]) -> None:
-    described = exchange.describe_space(space)
+    described = weights.describe_space(space)
     assert {key: described[key] for key in expected} == expected
     assert json.loads(json.dumps(described, allow_nan=False)) == described
 
 
 def test_a_space_that_cannot_be_described_is_named() -> None:
     with pytest.raises(ValueError, match="got Text"):
-        exchange.describe_space(spaces.Text(3))
+        weights.describe_space(spaces.Text(3))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_a_file_that_does_not_fit_changes_nothing(
 def test_each_tensor_is_checked(change: Any, named: str, tmp_path: Path) -> None:
     path = small(seed=1).save_weights(tmp_path / "weights")
     content = change(safetensors_torch.load_file(path))
-    header = {exchange.METADATA_KEY: json.dumps(read_header(path))}
+    header = {weights.METADATA_KEY: json.dumps(read_header(path))}
     safetensors_torch.save_file(content, path, header)
     model = small(seed=2)
     before = state(model)
@@ -199,7 +200,7 @@ def test_what_is_not_a_file_of_weights(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no entry 'sb3_rfm'"):
         model.load_weights(path)
     for text, message in (("{", "not JSON"), ('{"format_version": 99}', "got 99"), ("3", "got 3")):
-        safetensors_torch.save_file({"a": th.zeros(1)}, path, {exchange.METADATA_KEY: text})
+        safetensors_torch.save_file({"a": th.zeros(1)}, path, {weights.METADATA_KEY: text})
         with pytest.raises(ValueError, match=message):
             model.load_weights(path)
     whole = model.save_weights(tmp_path / "whole").read_bytes()
@@ -343,7 +344,7 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_environments_units() -> None:
     """The module that is exported, without an exporter."""
-    from sb3_rfm.common.onnx_export import DeterministicPolicy
+    from sb3_rfm.export.onnx import DeterministicPolicy
 
     box = spaces.Box(np.array([[-0.5, 2.0]]), np.array([[3.0, 2.5]]), dtype=np.float32)
     model = small(env=gym.wrappers.TimeLimit(Bandit(box), 5))
@@ -404,7 +405,7 @@ class AnyBox(Bandit):
 def test_every_box_of_floats_is_trained_in_saved_and_exported(
     box: spaces.Box, tmp_path: Path
 ) -> None:
-    from sb3_rfm.common.onnx_export import DeterministicPolicy
+    from sb3_rfm.export.onnx import DeterministicPolicy
 
     model = small(env=AnyBox(box), learning_starts=5, batch_size=4).learn(12)
     expected = actions(model)

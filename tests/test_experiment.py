@@ -24,17 +24,17 @@ from systems import Disk, be_windows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
-from sb3_rfm import cli
-from sb3_rfm.common.episodes import close_episode
-from sb3_rfm.common.locks import FileLock
-from sb3_rfm.common.unwritten import Unwritten
-from sb3_rfm.evaluations import COLUMNS, Evaluation, read_evaluations
-from sb3_rfm.experiment import INTERRUPTED, UNWRITTEN, Machine, resume, start
-from sb3_rfm.hyperparams import algorithm_class
-from sb3_rfm.run_callbacks import Clock, EvaluateToCsv, StopRequest
-from sb3_rfm.run_folder import LOCK, RunFolder
-from sb3_rfm.run_log import EventLog
-from sb3_rfm.run_settings import RunSettings, make_env, make_model
+from sb3_rfm.cli import main as cli
+from sb3_rfm.experiments.callbacks import Clock, EvaluateToCsv, StopRequest
+from sb3_rfm.experiments.folder import LOCK, RunFolder
+from sb3_rfm.experiments.hyperparams import algorithm_class
+from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Machine, resume, start
+from sb3_rfm.experiments.run_log import EventLog
+from sb3_rfm.experiments.settings import RunSettings, make_env, make_model
+from sb3_rfm.results.evaluations import COLUMNS, Evaluation, read_evaluations
+from sb3_rfm.utils.episodes import close_episode
+from sb3_rfm.utils.locks import FileLock
+from sb3_rfm.utils.unwritten import Unwritten
 
 ROOT = Path(__file__).resolve().parents[1]
 QUIET = Machine("cpu", threads=1, progress=False)
@@ -107,7 +107,7 @@ def test_the_configuration_says_how_to_repeat_the_run():
 
 def test_returns_and_speed_are_what_was_measured(monkeypatch):
     times = iter(range(0, 1000, 2))
-    monkeypatch.setattr("sb3_rfm.run_callbacks.monotonic", lambda: next(times))
+    monkeypatch.setattr("sb3_rfm.experiments.callbacks.monotonic", lambda: next(times))
     settings = _settings(hyperparams=TINY | {"learning_starts": 100})  # never trained
     folder, _ = start(settings, machine=QUIET)
     rows = folder.evaluations()
@@ -180,7 +180,7 @@ def test_a_run_that_fails_leaves_what_was_there_before():
 
 
 def test_an_evaluation_without_an_end_is_one_sentence(monkeypatch, capsys):
-    monkeypatch.setattr("sb3_rfm.episodes.MOST_STEPS", 30)
+    monkeypatch.setattr("sb3_rfm.experiments.episodes.MOST_STEPS", 30)
     gym.register("Endless-v0", lambda: Bandit(length=10**9))
     command = ["run", "--algo", "sac", "--env", "Endless-v0", "--steps", "40", "--no-progress"]
     assert cli.main([*command, "--hyperparams", *TINY_TEXT]) == 2
@@ -235,7 +235,16 @@ def _wait_for_rows(csv_file: Path, number: int, process: "subprocess.Popen[str]"
 
 
 def test_ctrl_c_saves_the_run_and_resume_completes_it(capsys):
-    command = [sys.executable, "-m", "sb3_rfm.cli", "run", "--algo", "sac", "--env", "Pendulum-v1"]
+    command = [
+        sys.executable,
+        "-m",
+        "sb3_rfm.cli.main",
+        "run",
+        "--algo",
+        "sac",
+        "--env",
+        "Pendulum-v1",
+    ]
     options = ["--steps", "600", "--eval-freq", "50", "--eval-episodes", "1", "--no-progress"]
     process = subprocess.Popen(
         [*command, *options, "--hyperparams", "n_steps:3", *TINY_TEXT],

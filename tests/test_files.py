@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from systems import DISK_ERRORS, Disk, be_windows, left_by_writers
 
-from sb3_rfm.common import files, locks, shell
-from sb3_rfm.common.files import aside, remove_unfinished, write_whole
-from sb3_rfm.common.locks import FileLock, Locked
-from sb3_rfm.common.streams import Unfailing, unfailing_output
-from sb3_rfm.common.unwritten import Unwritten
+from sb3_rfm.utils import files, locks, shell
+from sb3_rfm.utils.files import aside, remove_unfinished, write_whole
+from sb3_rfm.utils.locks import FileLock, Locked
+from sb3_rfm.utils.streams import Unfailing, unfailing_output
+from sb3_rfm.utils.unwritten import Unwritten
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -198,8 +198,8 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from sb3_rfm.common.files import aside
-from sb3_rfm.common.locks import FileLock
+from sb3_rfm.utils.files import aside
+from sb3_rfm.utils.locks import FileLock
 
 lock = FileLock(Path(sys.argv[1]) / "lock", "busy")
 lock.take()

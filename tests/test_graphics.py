@@ -23,7 +23,8 @@ TRAIN = (
     DRIVERS
     + """
 import sb3_rfm
-from sb3_rfm import cli, make_dmc
+from sb3_rfm import make_dmc
+from sb3_rfm.cli import main as cli
 tiny = ["learning_starts:4", "batch_size:4", "policy_kwargs:dict(net_arch=[4])"]
 short = ["--steps", "8", "--eval-episodes", "1", "--no-progress", "--hyperparams", *tiny]
 assert cli.main(["run", "--algo", "sac", "--env", "Pendulum-v1", *short]) == 0

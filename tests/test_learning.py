@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sb3_rfm.experiment import Machine, start
-from sb3_rfm.run_settings import RunSettings
+from sb3_rfm.experiments.run import Machine, start
+from sb3_rfm.experiments.settings import RunSettings
 
 
 @pytest.mark.slow

@@ -16,8 +16,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import sb3_rfm
 from sb3_rfm import RFMFlow
-from sb3_rfm.common import exchange
-from sb3_rfm.observations import CLIP, EPSILON, PRIOR_STEPS, ObservationNormalizer, make_normalizer
+from sb3_rfm.common.observations import (
+    CLIP,
+    EPSILON,
+    PRIOR_STEPS,
+    ObservationNormalizer,
+    make_normalizer,
+)
+from sb3_rfm.export import weights
 
 ON: dict[str, Any] = {"net_arch": [16], "normalize_observations": True}
 OFF: dict[str, Any] = {"net_arch": [16], "normalize_observations": False}
@@ -376,7 +382,7 @@ def test_the_state_holds_it_once(name: str) -> None:
     own = [key for key in model.policy.state_dict() if "normalizer" in key]
     assert own == [f"normalizer.{part}" for part in ("mean", "scale", "statistics")]
     assert all(model.policy.state_dict()[key].is_floating_point() for key in own)
-    written = exchange.tensors(model)
+    written = weights.tensors(model)
     assert [key for key in written if "normalizer" in key] == [f"policy.{key}" for key in own]
     owners = (model.policy, model.actor, model.critic, model.critic_target)
     assert len({id(owner.normalizer) for owner in owners}) == 1
@@ -437,7 +443,7 @@ def test_weights_with_and_without_do_not_mix(
             ValueError, match=f"normalize_observations: got {asked}, expected {not asked}"
         ):
             models[not asked].load_weights(tmp_path / str(asked))
-    monkeypatch.setattr(exchange, "describe", without_the_option)
+    monkeypatch.setattr(weights, "describe", without_the_option)
     models[False].save_weights(tmp_path / "earlier")
     monkeypatch.undo()
     models[False].load_weights(tmp_path / "earlier")
@@ -445,7 +451,7 @@ def test_weights_with_and_without_do_not_mix(
         models[True].load_weights(tmp_path / "earlier")
 
 
-def without_the_option(model: Any, describe: Any = exchange.describe) -> dict[str, Any]:
+def without_the_option(model: Any, describe: Any = weights.describe) -> dict[str, Any]:
     """The header of a file that was written before there was the option."""
     header = describe(model)
     del header["architecture"]["normalize_observations"]

@@ -10,12 +10,12 @@ from gymnasium.envs.registration import register, registry
 from stable_baselines3 import SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from sb3_rfm import cli
-from sb3_rfm.comparison.runs import ComparisonRun
-from sb3_rfm.comparison.worker import carry_out
-from sb3_rfm.experiment import Machine
-from sb3_rfm.play import enjoy, find_agent
-from sb3_rfm.run_settings import RunSettings, make_vector
+from sb3_rfm.cli import main as cli
+from sb3_rfm.experiments.comparison.runs import ComparisonRun
+from sb3_rfm.experiments.comparison.worker import carry_out
+from sb3_rfm.experiments.play import enjoy, find_agent
+from sb3_rfm.experiments.run import Machine
+from sb3_rfm.experiments.settings import RunSettings, make_vector
 
 TINY = ["learning_starts:10", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
 SHORT = ["run", "--algo", "sac", "--env", "DrawnBandit-v0", "--steps", "30", "--no-progress"]

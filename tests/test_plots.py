@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
-from sb3_rfm import cli
-from sb3_rfm.curves import Curve, aggregate, one_per_seed, read_curves, select, table
-from sb3_rfm.evaluations import Evaluation
-from sb3_rfm.plots import draw_comparison, draw_run
-from sb3_rfm.run_folder import RunFolder
+from sb3_rfm.cli import main as cli
+from sb3_rfm.experiments.folder import RunFolder
+from sb3_rfm.results.curves import Curve, aggregate, one_per_seed, read_curves, select, table
+from sb3_rfm.results.evaluations import Evaluation
+from sb3_rfm.results.plots import draw_comparison, draw_run
 
 WALKER = "dm_control/walker-walk-v0"
 

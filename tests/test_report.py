@@ -8,19 +8,19 @@ import pytest
 import yaml
 from rliable import metrics
 
-from sb3_rfm import cli
-from sb3_rfm.comparison.aggregates import (
+from sb3_rfm.cli import main as cli
+from sb3_rfm.experiments.comparison.definition import Comparison, Entry
+from sb3_rfm.experiments.comparison.definition_file import write_comparison
+from sb3_rfm.results.aggregates import (
     Estimate,
     improvement,
     interquartile_mean,
     probability_of_improvement,
 )
-from sb3_rfm.comparison.definition import Comparison, Entry
-from sb3_rfm.comparison.definition_file import write_comparison
-from sb3_rfm.comparison.evaluation_table import TABLE, write_table
-from sb3_rfm.comparison.scores import parse_ranges, score_table
-from sb3_rfm.curves import Curve, read_curves
-from sb3_rfm.evaluations import Evaluation
+from sb3_rfm.results.curves import Curve, read_curves
+from sb3_rfm.results.evaluation_table import TABLE, write_table
+from sb3_rfm.results.evaluations import Evaluation
+from sb3_rfm.results.scores import parse_ranges, score_table
 
 WALKER, CHEETAH, PENDULUM = "dm_control/walker-walk-v0", "dm_control/cheetah-run-v0", "Pendulum-v1"
 LABELS = {"new": 100.0, "sac": 0.0}

@@ -15,7 +15,12 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_rfm import SAC, RFMFlow
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
-from sb3_rfm.hyperparams import algorithm_class, complete, constructor_arguments, parse_overrides
+from sb3_rfm.experiments.hyperparams import (
+    algorithm_class,
+    complete,
+    constructor_arguments,
+    parse_overrides,
+)
 
 SMALL: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [16]},

@@ -19,10 +19,16 @@ from rl_zoo3.utils import StoreDict
 from stable_baselines3 import SAC, TD3
 from test_envs import PROTOCOL
 
-from sb3_rfm import cli, hyperparams, zoo
-from sb3_rfm.curves import read_curves
-from sb3_rfm.hyperparams import ALGORITHMS, OWN_ALGORITHMS, algorithm_class, hyperparams_file
-from sb3_rfm.run_settings import RunSettings, make_model
+from sb3_rfm.cli import main as cli
+from sb3_rfm.experiments import hyperparams, rl_zoo
+from sb3_rfm.experiments.hyperparams import (
+    ALGORITHMS,
+    OWN_ALGORITHMS,
+    algorithm_class,
+    hyperparams_file,
+)
+from sb3_rfm.experiments.settings import RunSettings, make_model
+from sb3_rfm.results.curves import read_curves
 
 FILES = {algo: yaml.safe_load(hyperparams_file(algo).read_text()) for algo in ALGORITHMS}
 BASELINES = sorted(set(OWN_ALGORITHMS) - {"rfm_flow", "rfm_diffusion"})
@@ -89,7 +95,7 @@ def test_files_are_found_in_the_package_first_and_in_the_repository_else(tmp_pat
     package = tmp_path / "somewhere" / "sb3_rfm"
     in_package = package / "zoo_hyperparams" / "sac.yml"
     in_root = package.parent / "zoo_hyperparams" / "sac.yml"
-    monkeypatch.setattr(hyperparams, "__file__", str(package / "hyperparams.py"))
+    monkeypatch.setattr(hyperparams, "__file__", str(package / "experiments" / "hyperparams.py"))
     assert hyperparams_file("sac") is None
     for path in (in_root, in_package):
         path.parent.mkdir(parents=True)
@@ -173,8 +179,8 @@ def test_learning_rates_that_are_neither_number_nor_schedule(name):
 
 
 def test_rl_zoo3_reads_the_same_numbers_and_schedules():
-    zoo.register()
-    zoo.register()  # a second time changes nothing
+    rl_zoo.register()
+    rl_zoo.register()  # a second time changes nothing
     values = yaml.safe_load(YAML)
     made = ExperimentManager._preprocess_schedules(dict(values))
     assert made["learning_rate"](0.5) == 3e-4
@@ -202,7 +208,7 @@ def test_an_unknown_hyperparameter_brings_the_one_meant():
 
 @pytest.mark.parametrize("algo", OWN_ALGORITHMS)
 def test_the_search_samples_arguments_of_the_class(algo):
-    zoo.register()
+    rl_zoo.register()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trial = study.ask()
     sample = hyperparams_opt.HYPERPARAMS_SAMPLER[algo]
@@ -213,13 +219,13 @@ def test_the_search_samples_arguments_of_the_class(algo):
     }
     # a stored trial, loaded with --trial-id, gives the same arguments
     assert hyperparams_opt.HYPERPARAMS_CONVERTER[algo](trial.params) == arguments
-    assert ("n_particles" in arguments) == ("n_particles" not in zoo.UNUSED.get(algo, ()))
+    assert ("n_particles" in arguments) == ("n_particles" not in rl_zoo.UNUSED.get(algo, ()))
     if model.temperature_rule.tuned:
         assert "temperature" not in arguments
-        assert arguments["target_entropy"] in zoo.TARGET_ENTROPIES
+        assert arguments["target_entropy"] in rl_zoo.TARGET_ENTROPIES
     else:
         assert "target_entropy" not in arguments
-        assert ("temperature" in arguments) == ("temperature" not in zoo.UNUSED.get(algo, ()))
+        assert ("temperature" in arguments) == ("temperature" not in rl_zoo.UNUSED.get(algo, ()))
 
 
 def _weights(algo, **changes):
@@ -244,12 +250,12 @@ def _weights(algo, **changes):
 @pytest.mark.parametrize("change", [{"temperature": 3.0}, {"n_particles": 9}], ids=str)
 def test_the_search_leaves_out_what_training_does_not_depend_on(algo, change):
     same = all(map(np.array_equal, _weights(algo), _weights(algo, **change)))
-    assert same == (set(change) <= zoo.UNUSED.get(algo, set()))
+    assert same == (set(change) <= rl_zoo.UNUSED.get(algo, set()))
 
 
 def test_models_are_played_without_a_replay_buffer(tmp_path):
     SAC("MlpPolicy", "Pendulum-v1", buffer_size=1000).save(tmp_path / "model")
-    model = zoo.without_buffer(SAC).load(tmp_path / "model")
+    model = rl_zoo.without_buffer(SAC).load(tmp_path / "model")
     assert model.buffer_size == model.replay_buffer.buffer_size == 1
     assert isinstance(model, SAC)
 
@@ -387,7 +393,7 @@ def test_an_environment_of_ones_own_is_trained_on_and_played(mine, capsys):
 
 
 def test_an_evaluation_without_an_end_is_one_sentence(mine, monkeypatch, capsys):
-    monkeypatch.setattr("sb3_rfm.episodes.MOST_STEPS", 30)
+    monkeypatch.setattr("sb3_rfm.experiments.episodes.MOST_STEPS", 30)
     options = ["--env", f"{mine}:Endless-v0", "--algo", "sac"]
     assert cli.main(["train", *options, *SMALL_TRAIN, "-params", *TINY]) == 2
     assert "an episode of Endless-v0 did not end in the 30 steps" in capsys.readouterr().err
@@ -431,12 +437,12 @@ def test_what_draws_and_is_missing_brings_the_extra(monkeypatch, capsys):
 
 
 def test_optimize(tmp_path, monkeypatch, capsys):
-    sample = zoo.sample_rfm_params
+    sample = rl_zoo.sample_rfm_params
 
     def tiny(trial, *arguments):
         return sample(trial, *arguments) | {"batch_size": 8, "n_eval_candidates": 1}
 
-    monkeypatch.setattr(zoo, "sample_rfm_params", tiny)
+    monkeypatch.setattr(rl_zoo, "sample_rfm_params", tiny)
     command = ["train", "--env", "Pendulum-v1", "-n", "40", "--optimize", "--n-trials", "2"]
     options = ["--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots", "--seed", "0"]
     assert cli.main([*command, *options, "-params", "learning_starts:30"]) == 0
@@ -475,12 +481,12 @@ gym.register("NaNs-v1", NaNs, kwargs={"always": True})
 
 @pytest.mark.parametrize("algo", ["rfm_flow", "qsm"])
 def test_a_trial_with_a_number_that_is_not_finite_is_pruned(algo, tmp_path, monkeypatch, capsys):
-    sample = zoo.sample_rfm_params
+    sample = rl_zoo.sample_rfm_params
 
     def tiny(name, trial, *arguments):
         return sample(name, trial, *arguments) | {"batch_size": 8, "n_eval_candidates": 1}
 
-    monkeypatch.setattr(zoo, "sample_rfm_params", tiny)
+    monkeypatch.setattr(rl_zoo, "sample_rfm_params", tiny)
     NaNs.trained = 0
     (tmp_path / "conf.yml").write_text("{default: {n_timesteps: 30, policy: MlpPolicy}}")
     command = ["train", "--algo", algo, "-n", "30", "--optimize", "--n-trials", "4", "-conf"]

@@ -16,16 +16,16 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
-from sb3_rfm.common.choices import Best, take
+from sb3_rfm.common.critics import Critic
 from sb3_rfm.common.flow import Flow
+from sb3_rfm.common.networks import FlowNetwork
 from sb3_rfm.common.noise import PinkNoise
+from sb3_rfm.common.observations import NormalizedInputs, ObservationNormalizer
+from sb3_rfm.common.selection import Best, take
 from sb3_rfm.common.temperature import Temperature
-from sb3_rfm.critics import Critic
-from sb3_rfm.networks import FlowNetwork
-from sb3_rfm.observations import NormalizedInputs, ObservationNormalizer
 from sb3_rfm.sampling.divergences import Divergence
-from sb3_rfm.sampling.log_densities import FlowLaw
-from sb3_rfm.sampling.sobol import sobol_points
+from sb3_rfm.sampling.flow_density import FlowLaw
+from sb3_rfm.sampling.numerics.sobol import sobol_points
 from sb3_rfm.sampling.solvers import Solver
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))

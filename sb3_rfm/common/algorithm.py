@@ -37,11 +37,10 @@ from sb3_rfm.common.arguments import (
 )
 from sb3_rfm.common.batches import sample_on_host, uploaded
 from sb3_rfm.common.boltzmann import CriticViewLike
-from sb3_rfm.common.choices import ChoiceLike
 from sb3_rfm.common.critic_watch import CriticWatch
+from sb3_rfm.common.critics import Critic
 from sb3_rfm.common.cuda_graphs import GraphedUpdate, Update, check_cuda_graph, set_capturable
 from sb3_rfm.common.examples import ExamplesLike
-from sb3_rfm.common.exchange import Exchange
 from sb3_rfm.common.loading import Loading
 from sb3_rfm.common.noise import NOISE_COLORS, PinkNoise
 from sb3_rfm.common.optimization import move_towards, set_learning_rate
@@ -49,13 +48,14 @@ from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMP
 from sb3_rfm.common.recording import Recorded
 from sb3_rfm.common.regression import Info
 from sb3_rfm.common.row import Row
+from sb3_rfm.common.selection import ChoiceLike
 from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
-from sb3_rfm.critics import Critic
+from sb3_rfm.export.weights import Exchange
 from sb3_rfm.sampling.divergences import DivergenceLike
-from sb3_rfm.sampling.estimators import EstimatorLike
 from sb3_rfm.sampling.interpolants import InterpolantLike
 from sb3_rfm.sampling.loss_weightings import LossWeightingLike
 from sb3_rfm.sampling.parametrizations import ParametrizationLike
+from sb3_rfm.sampling.posterior_mean import EstimatorLike
 from sb3_rfm.sampling.solvers import SolverLike
 from sb3_rfm.sampling.supports import SupportLike
 
@@ -64,6 +64,17 @@ N_STEPS = 3
 
 PARTS_OF_BEFORE = ("actor.temperature.optimizer",)
 """What older files hold of parts that there are no more."""
+
+
+def temperature_of_before(temperature: TemperatureLike | None) -> TemperatureLike | None:
+    """
+    The temperature's rule in a model saved while there was one relative to the spread of Q.
+
+    :param temperature: the saved model's
+    :return: the rule that takes its place, from the saved value of lambda
+    """
+    relative = isinstance(temperature, str) and temperature.partition("_")[0] == "relative"
+    return "auto" if relative else temperature
 
 
 def policy_of_before(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -291,6 +302,7 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
             self.n_steps = N_STEPS if self._may_count_steps() else 1
         # load() writes its keyword arguments into __dict__: they replace what was saved
         given = {field.name: self.__dict__.get(field.name) for field in fields(Row)}
+        given["temperature"] = temperature_of_before(given["temperature"])
         self.choices = self.choices.replaced(plain_arguments(given))
         # and there callbacks look for hyperparameters, as in any algorithm of SB3's
         self.__dict__.update(vars(self.choices))

@@ -11,8 +11,8 @@ from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
-from sb3_rfm.critic_gradients import network_values, one_value
-from sb3_rfm.critics import Critic
+from sb3_rfm.common.critic_gradients import network_values, one_value
+from sb3_rfm.common.critics import Critic
 from sb3_rfm.sampling.registry import Registry
 from sb3_rfm.sampling.supports import Support
 
@@ -32,7 +32,8 @@ def q_values(critic: Critic, features: Tensor, actions: Tensor, bfloat16: bool =
     """
     The values of many actions a state, by each of the critics.
 
-    :param critic: the critic, with networks of :class:`sb3_rfm.critic_networks.CriticNetwork`
+    :param critic: the critic, with networks of
+        :class:`sb3_rfm.common.critic_networks.CriticNetwork`
     :param features: :func:`critic_features`, (B, F)
     :param actions: in [-1, 1], (*S, B, D)
     :param bfloat16: whether the layers between the first and the last run in bfloat16
@@ -122,7 +123,7 @@ class Boltzmann:
     def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """
         The log-density and its gradient, by the critic's own rule
-        (:meth:`sb3_rfm.critics.Critic.value_and_action_gradient`).
+        (:meth:`sb3_rfm.common.critics.Critic.value_and_action_gradient`).
 
         :param x: points, (*S, B, D)
         :return: (*S, B) and (*S, B, D), without a graph

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch as th
 from torch import Tensor
 
-from sb3_rfm.common.choices import choose, take
+from sb3_rfm.common.selection import choose, take
 from sb3_rfm.sampling.registry import Registry, require_float, require_int
 
 

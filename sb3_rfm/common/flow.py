@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from sb3_rfm.common.choices import Choice, GaussianNoise, Softmax
+from sb3_rfm.common.selection import Choice, GaussianNoise, Softmax
 from sb3_rfm.sampling.interpolants import Coefficients, Interpolant, Linear
 from sb3_rfm.sampling.parametrizations import Data, EndPoints, Parametrization, Velocity
 from sb3_rfm.sampling.registry import require, require_float, require_int

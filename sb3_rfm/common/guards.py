@@ -13,7 +13,6 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from sb3_rfm.common.episodes import WithoutSome, close_episode
 from sb3_rfm.common.finite import (
     ALLOWED,
     NonFiniteError,
@@ -24,6 +23,7 @@ from sb3_rfm.common.finite import (
     wrong_rows,
 )
 from sb3_rfm.sampling.registry import require
+from sb3_rfm.utils.episodes import WithoutSome, close_episode
 
 STORED = ("observations", "actions", "rewards", "next_observations")
 

@@ -14,17 +14,17 @@ from sb3_rfm.common.boltzmann import (
     critic_features,
     minimum_q,
 )
-from sb3_rfm.common.choices import GaussianNoise
+from sb3_rfm.common.critics import move_unit
 from sb3_rfm.common.examples import Examples, Material
 from sb3_rfm.common.policies import RFMPolicy
 from sb3_rfm.common.regression import Info, Regression, posterior_info, stratified_times
+from sb3_rfm.common.selection import GaussianNoise
 from sb3_rfm.common.temperature import gaussian_entropy
-from sb3_rfm.critics import move_unit
 from sb3_rfm.sampling.divergences import Divergence
+from sb3_rfm.sampling.estimators.posteriors import Estimator, Posterior
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.loss_weightings import LossWeighting
 from sb3_rfm.sampling.parametrizations import EndPoints
-from sb3_rfm.sampling.posteriors import Estimator, Posterior
 from sb3_rfm.sampling.solvers import Solver
 
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_rfm.common.arguments import check_arguments, plain_arguments, without_sde
-from sb3_rfm.common.names import near
+from sb3_rfm.utils.names import near
 
 NOT_SAVED = ("policy", "env", "device", "_init_setup_model")
 BESIDES = ("num_timesteps",)

@@ -8,7 +8,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_rfm.common.guards import Guarded
-from sb3_rfm.observations import ObservationNormalizer
+from sb3_rfm.common.observations import ObservationNormalizer
 
 
 class Observing(Guarded):

@@ -6,7 +6,7 @@ from typing import Any
 import torch as th
 from torch import Tensor
 
-from sb3_rfm.common.preload import import_triton
+from sb3_rfm.utils.preload import import_triton
 
 import_triton()  # an environment that is made later may load a graphics driver
 

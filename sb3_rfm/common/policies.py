@@ -16,10 +16,10 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from sb3_rfm.common.actor import RFMActor
+from sb3_rfm.common.critics import Critic, CriticOptions
 from sb3_rfm.common.flow import Flow
+from sb3_rfm.common.observations import NORMALIZE_OBSERVATIONS, make_normalizer
 from sb3_rfm.common.optimization import make_optimizer
-from sb3_rfm.critics import Critic, CriticOptions
-from sb3_rfm.observations import NORMALIZE_OBSERVATIONS, make_normalizer
 from sb3_rfm.sampling.registry import require_int
 
 
@@ -43,10 +43,11 @@ class RFMPolicy(BasePolicy):
     :param share_features_extractor: share the features extractor between actor and critic (the
         actor's loss trains it)
     :param critic_kwargs: options of the critics, a dict of what
-        :class:`sb3_rfm.critics.CriticOptions` holds: ``dict(layer_norm=False)``,
+        :class:`sb3_rfm.common.critics.CriticOptions` holds: ``dict(layer_norm=False)``,
         ``dict(network="simba")``, ``dict(activation_fn="GELU")``
     :param normalize_observations: whether observations are normalised by the running mean and
-        variance of those seen in training (:class:`sb3_rfm.observations.ObservationNormalizer`)
+        variance of those seen in training
+        (:class:`sb3_rfm.common.observations.ObservationNormalizer`)
     :param flow: how actions are drawn; the algorithm passes its own
     """
 

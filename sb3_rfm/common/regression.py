@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch as th
 from torch import Tensor
 
-from sb3_rfm.sampling.posteriors import Posterior
+from sb3_rfm.sampling.estimators.posteriors import Posterior
 
 Info = dict[str, Tensor]
 

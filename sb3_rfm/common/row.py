@@ -9,16 +9,15 @@ from typing import Any
 from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_rfm.common.boltzmann import CRITIC_VIEWS, CriticView, CriticViewLike
-from sb3_rfm.common.choices import CHOICES, Choice, ChoiceLike, make_noise
 from sb3_rfm.common.examples import EXAMPLES, Examples, ExamplesLike
 from sb3_rfm.common.flow import Flow
 from sb3_rfm.common.learner import Learner
+from sb3_rfm.common.networks import has_fast_bfloat16
 from sb3_rfm.common.noise import NOISE_COLORS
 from sb3_rfm.common.policies import RFMPolicy
+from sb3_rfm.common.selection import CHOICES, Choice, ChoiceLike, make_noise
 from sb3_rfm.common.temperature import TemperatureLike, entropy_per_action, parse_temperature
-from sb3_rfm.networks import has_fast_bfloat16
 from sb3_rfm.sampling.divergences import Divergence, DivergenceLike, ExactDivergence, Hutchinson
-from sb3_rfm.sampling.estimators import EstimatorLike, make_estimator
 from sb3_rfm.sampling.interpolants import INTERPOLANTS, Interpolant, InterpolantLike
 from sb3_rfm.sampling.loss_weightings import LossWeightingLike, make_loss_weighting
 from sb3_rfm.sampling.parametrizations import (
@@ -26,6 +25,7 @@ from sb3_rfm.sampling.parametrizations import (
     Parametrization,
     ParametrizationLike,
 )
+from sb3_rfm.sampling.posterior_mean import EstimatorLike, make_estimator
 from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
 from sb3_rfm.sampling.solvers import SOLVERS, Solver, SolverLike
 from sb3_rfm.sampling.sources import Gaussian

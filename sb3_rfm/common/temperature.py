@@ -129,6 +129,9 @@ class AutoTemperature(ConstantTemperature):
     tuned = True
 
 
+RelativeTemperature = AutoTemperature
+"""In files of before, a rule that there is no more: their temperature is tuned from then on."""
+
 RULES: dict[str, type[ConstantTemperature]] = {
     "auto": AutoTemperature,
     "lin": LinearTemperature,

@@ -5,10 +5,12 @@ Reverse flow matching as a sampling library: pure torch, no reinforcement learni
 importable from the modules beside them.
 """
 
-from sb3_rfm.sampling.approximations import ClippedScore, PlugIn
-from sb3_rfm.sampling.bounded import Bounded
 from sb3_rfm.sampling.divergences import Divergence, ExactDivergence, Hutchinson
-from sb3_rfm.sampling.estimators import PosteriorMean, make_estimator, posterior_mean
+from sb3_rfm.sampling.estimators.approximations import ClippedScore, PlugIn
+from sb3_rfm.sampling.estimators.bounded import Bounded
+from sb3_rfm.sampling.estimators.posteriors import Estimator, LangevinStein, Posterior
+from sb3_rfm.sampling.estimators.refinements import MCMC, SMC, Refinement
+from sb3_rfm.sampling.flow_density import FlowLaw
 from sb3_rfm.sampling.interpolants import (
     Coefficients,
     Interpolant,
@@ -17,8 +19,8 @@ from sb3_rfm.sampling.interpolants import (
     VPCosine,
     VPLinear,
 )
-from sb3_rfm.sampling.log_densities import FlowLaw
 from sb3_rfm.sampling.loss_weightings import ErrorOf, LossWeighting, MinSNR
+from sb3_rfm.sampling.numerics.truncated_normals import TruncatedNormal
 from sb3_rfm.sampling.parametrizations import (
     Data,
     EndPoints,
@@ -27,8 +29,7 @@ from sb3_rfm.sampling.parametrizations import (
     Score,
     Velocity,
 )
-from sb3_rfm.sampling.posteriors import Estimator, LangevinStein, Posterior
-from sb3_rfm.sampling.refinements import MCMC, SMC, Refinement
+from sb3_rfm.sampling.posterior_mean import PosteriorMean, make_estimator, posterior_mean
 from sb3_rfm.sampling.samplers import PosteriorField, sample
 from sb3_rfm.sampling.solvers import (
     DDIM,
@@ -48,7 +49,6 @@ from sb3_rfm.sampling.sources import (
     Uniform,
 )
 from sb3_rfm.sampling.supports import Box, Clipped, Support, TanhLatent
-from sb3_rfm.sampling.truncated_normals import TruncatedNormal
 
 __all__ = [
     "DDIM",

@@ -3,10 +3,15 @@
 import torch as th
 from torch import Tensor
 
-from sb3_rfm.sampling.estimators import EstimatorLike, PosteriorMean, make_estimator, posterior_mean
+from sb3_rfm.sampling.estimators.posteriors import LogDensity
+from sb3_rfm.sampling.estimators.refinements import RefinementLike
 from sb3_rfm.sampling.interpolants import INTERPOLANTS, Interpolant, InterpolantLike
-from sb3_rfm.sampling.posteriors import LogDensity
-from sb3_rfm.sampling.refinements import RefinementLike
+from sb3_rfm.sampling.posterior_mean import (
+    EstimatorLike,
+    PosteriorMean,
+    make_estimator,
+    posterior_mean,
+)
 from sb3_rfm.sampling.registry import require, require_int
 from sb3_rfm.sampling.solvers import SOLVERS, ScoredField, Solver, SolverLike, check_t_range
 from sb3_rfm.sampling.sources import SOURCES, Source, SourceLike

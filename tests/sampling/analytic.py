@@ -22,8 +22,8 @@ from sb3_rfm.sampling import (
     VPCosine,
     VPLinear,
 )
-from sb3_rfm.sampling.chains import Density
-from sb3_rfm.sampling.estimators import ESTIMATORS
+from sb3_rfm.sampling.estimators.chains import Density
+from sb3_rfm.sampling.posterior_mean import ESTIMATORS
 
 # Property tests draw the same examples on every run and remember none.
 PROPERTY = settings(derandomize=True, database=None, deadline=None, max_examples=60)

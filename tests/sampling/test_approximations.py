@@ -5,11 +5,11 @@ import torch as th
 from analytic import GAUSSIAN, doubles, seeded
 
 from sb3_rfm.sampling import LangevinStein, Laplace, Linear, VPCosine
-from sb3_rfm.sampling.approximations import ClippedScore, PlugIn
-from sb3_rfm.sampling.control_variates import Diagonal, Fixed
-from sb3_rfm.sampling.estimators import make_estimator, posterior_mean
-from sb3_rfm.sampling.proposals import Bridge, Prior
-from sb3_rfm.sampling.refinements import MCMC
+from sb3_rfm.sampling.estimators.approximations import ClippedScore, PlugIn
+from sb3_rfm.sampling.estimators.control_variates import Diagonal, Fixed
+from sb3_rfm.sampling.estimators.proposals import Bridge, Prior
+from sb3_rfm.sampling.estimators.refinements import MCMC
+from sb3_rfm.sampling.posterior_mean import make_estimator, posterior_mean
 from sb3_rfm.sampling.supports import Clipped
 
 LOW, HIGH = -1.5, 2.0

@@ -18,9 +18,9 @@ from analytic import (
 from torch import nn
 
 from sb3_rfm.sampling import Bounded, Interpolant, Linear, VPCosine, posterior_mean
-from sb3_rfm.sampling.box_laws import guided, local
-from sb3_rfm.sampling.proposals import bridge
-from sb3_rfm.sampling.sobol import shifted_sobol, sobol_points
+from sb3_rfm.sampling.estimators.box_fits import guided, local
+from sb3_rfm.sampling.estimators.proposals import bridge
+from sb3_rfm.sampling.numerics.sobol import shifted_sobol, sobol_points
 
 REPEATS = 32
 # |t| > 5 has probability 2e-5 for 31 degrees of freedom; fewer than five hundred are drawn.
@@ -635,7 +635,7 @@ def test_eight_particles_do_better_with_four_even_ones_than_with_two(monkeypatch
     x_t, _, mean, _ = exact_ends("bimodal", Linear(), 0.2)
 
     def squared_errors(fewest):
-        monkeypatch.setattr("sb3_rfm.sampling.bounded.FEWEST_EVEN", fewest)
+        monkeypatch.setattr("sb3_rfm.sampling.estimators.bounded.FEWEST_EVEN", fewest)
         points = x_t.expand(2000, 1)
         posterior = Bounded(8)(bimodal, Linear()(doubles(0.2)), points, seeded(21))
         return (posterior.mean.x_1 - mean).square()

@@ -4,7 +4,7 @@ import pytest
 import torch as th
 from analytic import doubles, seeded
 
-from sb3_rfm.sampling.box_laws import (
+from sb3_rfm.sampling.estimators.box_fits import (
     PSEUDO_COUNT,
     SPLITTABLE,
     closest,
@@ -12,10 +12,10 @@ from sb3_rfm.sampling.box_laws import (
     guided,
     two_groups,
 )
+from sb3_rfm.sampling.estimators.proposals import bridge
 from sb3_rfm.sampling.interpolants import Linear
-from sb3_rfm.sampling.proposals import bridge
-from sb3_rfm.sampling.truncated_mixtures import TruncatedMixture
-from sb3_rfm.sampling.truncated_normals import TruncatedNormal
+from sb3_rfm.sampling.numerics.truncated_mixtures import TruncatedMixture
+from sb3_rfm.sampling.numerics.truncated_normals import TruncatedNormal
 
 LAW = bridge(Linear()(doubles(0.4)), doubles(0.5, -0.2).expand(3, 2))
 GRID = th.linspace(-1, 1, 4001, dtype=th.float64).view(-1, 1, 1)

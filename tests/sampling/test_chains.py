@@ -7,8 +7,8 @@ import torch as th
 from analytic import MIXTURE, doubles, seeded, walled
 from scipy import stats
 
-from sb3_rfm.sampling.chains import Langevin, Swarm
-from sb3_rfm.sampling.posteriors import value_and_score
+from sb3_rfm.sampling.estimators.chains import Langevin, Swarm
+from sb3_rfm.sampling.estimators.posteriors import value_and_score
 
 # An off-centre normal posterior as q exp(l), q standard normal: l is what is left.
 MEAN, SCALE = doubles(0.7, -0.4), doubles(0.5, 1.6)

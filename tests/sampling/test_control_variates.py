@@ -6,8 +6,8 @@ from analytic import PROPERTY, doubles, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_rfm.sampling.control_variates import Diagonal, Fixed, Isotropic
-from sb3_rfm.sampling.importance import normalised_weights
+from sb3_rfm.sampling.estimators.control_variates import Diagonal, Fixed, Isotropic
+from sb3_rfm.sampling.numerics.importance import normalised_weights
 
 # (K, B, D) = (9, 2, 3): skewed positions, uneven weights and a score that is not linear.
 X_0 = th.randn(9, 2, 3, dtype=th.float64, generator=seeded(0)).exp()

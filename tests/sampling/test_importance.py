@@ -6,7 +6,7 @@ from analytic import PROPERTY, doubles, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_rfm.sampling.importance import (
+from sb3_rfm.sampling.numerics.importance import (
     effective_sample_size,
     normalised_weights,
     tempered,

@@ -11,7 +11,7 @@ from torch import nn
 
 from sb3_rfm.sampling import Linear, VEGeometric, VPCosine, posterior_mean
 from sb3_rfm.sampling.divergences import DIVERGENCES, Divergence, ExactDivergence, Hutchinson
-from sb3_rfm.sampling.log_densities import FlowLaw
+from sb3_rfm.sampling.flow_density import FlowLaw
 from sb3_rfm.sampling.sources import SOURCES, Source
 
 DETERMINISTIC = ["euler", "heun", "ddim"]

@@ -16,9 +16,9 @@ from sb3_rfm.sampling import (
     make_estimator,
     posterior_mean,
 )
-from sb3_rfm.sampling.control_variates import Diagonal, Fixed
-from sb3_rfm.sampling.estimators import ESTIMATORS, PosteriorMean
-from sb3_rfm.sampling.proposals import Prior
+from sb3_rfm.sampling.estimators.control_variates import Diagonal, Fixed
+from sb3_rfm.sampling.estimators.proposals import Prior
+from sb3_rfm.sampling.posterior_mean import ESTIMATORS, PosteriorMean
 
 X_T = doubles(0.4, -0.2, 1.3, 0.0, 0.7, -1.5).view(2, 3)
 

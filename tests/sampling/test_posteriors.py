@@ -18,10 +18,10 @@ from analytic import (
 )
 
 from sb3_rfm.sampling import Gaussian, LangevinStein, Linear, VPCosine, posterior_mean
-from sb3_rfm.sampling.control_variates import Diagonal, Fixed, Isotropic
-from sb3_rfm.sampling.importance import normalised_weights
-from sb3_rfm.sampling.posteriors import value_and_score
-from sb3_rfm.sampling.proposals import Prior
+from sb3_rfm.sampling.estimators.control_variates import Diagonal, Fixed, Isotropic
+from sb3_rfm.sampling.estimators.posteriors import value_and_score
+from sb3_rfm.sampling.estimators.proposals import Prior
+from sb3_rfm.sampling.numerics.importance import normalised_weights
 
 every_interpolant = pytest.mark.parametrize("interpolant", ALL_INTERPOLANTS, ids=repr)
 every_estimator = pytest.mark.parametrize("estimator", [*ESTIMATOR_NAMES, 0.4])

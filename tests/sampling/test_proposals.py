@@ -4,7 +4,7 @@ from analytic import ALL_INTERPOLANTS, doubles, seeded
 from scipy import stats
 
 from sb3_rfm.sampling import Linear
-from sb3_rfm.sampling.proposals import Prior
+from sb3_rfm.sampling.estimators.proposals import Prior
 
 
 @pytest.mark.parametrize("interpolant", ALL_INTERPOLANTS, ids=repr)

@@ -30,18 +30,18 @@ from sb3_rfm.sampling import (
     VPCosine,
     posterior_mean,
 )
-from sb3_rfm.sampling.control_variates import Diagonal, Fixed
-from sb3_rfm.sampling.importance import effective_sample_size, normalised_weights
-from sb3_rfm.sampling.posteriors import value_and_score
-from sb3_rfm.sampling.proposals import Prior
-from sb3_rfm.sampling.refinements import (
+from sb3_rfm.sampling.estimators.control_variates import Diagonal, Fixed
+from sb3_rfm.sampling.estimators.posteriors import value_and_score
+from sb3_rfm.sampling.estimators.proposals import Prior
+from sb3_rfm.sampling.estimators.refinements import (
     REFINEMENTS,
     next_heat,
     reweighted,
     spread_of,
     systematic,
 )
-from sb3_rfm.sampling.truncated_normals import TruncatedNormal
+from sb3_rfm.sampling.numerics.importance import effective_sample_size, normalised_weights
+from sb3_rfm.sampling.numerics.truncated_normals import TruncatedNormal
 
 every_refinement = pytest.mark.parametrize(
     "refinement", [MCMC(), MCMC(3, 0.3), SMC(), SMC(3, 4, 0.5, 0.8)], ids=repr

@@ -5,8 +5,8 @@ import pytest
 import torch as th
 from analytic import doubles, seeded
 
-from sb3_rfm.sampling.importance import weighted_mean
-from sb3_rfm.sampling.regression import cross_slopes, own_slope
+from sb3_rfm.sampling.numerics.importance import weighted_mean
+from sb3_rfm.sampling.numerics.least_squares import cross_slopes, own_slope
 
 K, B, P, D = 24, 3, 4, 2
 

@@ -33,9 +33,9 @@ from sb3_rfm.sampling import (
     make_estimator,
     posterior_mean,
 )
-from sb3_rfm.sampling.control_variates import Diagonal, Fixed
-from sb3_rfm.sampling.posteriors import value_and_score
-from sb3_rfm.sampling.proposals import Prior
+from sb3_rfm.sampling.estimators.control_variates import Diagonal, Fixed
+from sb3_rfm.sampling.estimators.posteriors import value_and_score
+from sb3_rfm.sampling.estimators.proposals import Prior
 
 REPEATS = 32
 Z_BOUND = 5.0  # |t| > 5 has probability 2e-5 for 31 degrees of freedom

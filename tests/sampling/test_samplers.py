@@ -35,8 +35,8 @@ from sb3_rfm.sampling import (
     posterior_mean,
     sample,
 )
-from sb3_rfm.sampling.control_variates import Diagonal, Fixed
-from sb3_rfm.sampling.proposals import Prior
+from sb3_rfm.sampling.estimators.control_variates import Diagonal, Fixed
+from sb3_rfm.sampling.estimators.proposals import Prior
 
 # A Kolmogorov-Smirnov distance of .087 has level 1e-3 for 500 samples; the rest up to .1 is for the
 # approximation by a few steps and particles. Mirror images are .5 away.

@@ -4,8 +4,8 @@ import pytest
 import torch as th
 from analytic import doubles
 
-from sb3_rfm.sampling.truncated_mixtures import TruncatedMixture
-from sb3_rfm.sampling.truncated_normals import TruncatedNormal
+from sb3_rfm.sampling.numerics.truncated_mixtures import TruncatedMixture
+from sb3_rfm.sampling.numerics.truncated_normals import TruncatedNormal
 
 X = th.linspace(-1, 1, 20001, dtype=th.float64)
 LAWS = {

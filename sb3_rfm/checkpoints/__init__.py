@@ -1,0 +1,1 @@
+"""Checkpoints from which training goes on as if it had never stopped."""

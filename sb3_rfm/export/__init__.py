@@ -1,0 +1,1 @@
+"""Policies for other programs: weights as safetensors, the deterministic policy as ONNX."""

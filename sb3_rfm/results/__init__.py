@@ -1,0 +1,1 @@
+"""What runs measured: evaluations, learning curves, scores, aggregates and pictures of them."""

@@ -1,0 +1,1 @@
+"""Estimators of the posterior of noise and data given their mix."""

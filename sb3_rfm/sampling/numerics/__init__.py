@@ -1,0 +1,1 @@
+"""What estimators compute with: weights, quasi-random points, truncated normals, least squares."""
