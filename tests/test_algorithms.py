@@ -188,7 +188,7 @@ def test_save_and_load_restores_everything(
     assert loaded._n_updates == model._n_updates > 0
     assert loaded.num_timesteps == 40
     assert np.array_equal(loaded.replay_buffer.rewards, model.replay_buffer.rewards)
-    for owner in ("actor", "critic", "actor.temperature"):
+    for owner in ("actor", "critic"):
         old, new = (_attribute(m, owner).optimizer.state_dict()["state"] for m in (model, loaded))
         assert len(old) == len(new) > 0, owner
         for index in old:
@@ -412,7 +412,7 @@ def test_refuses_action_spaces(algorithm: type[BoltzmannAlgorithm], space: space
         {"temperature": 0.0},
         {"temperature": "automatic"},
         {"temperature": float("nan")},
-        {"temperature": "auto", "n_candidates": 1},
+        {"temperature": "auto", "n_training_candidates": 1},
         {"estimator": "best"},
         {"estimator": make_estimator("noise", 8, "laplace")},  # the actor's noise is normal
         {"estimator": "diagonal"},

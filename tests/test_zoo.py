@@ -450,7 +450,7 @@ def test_optimize(tmp_path, monkeypatch, capsys):
     (report,) = (tmp_path / "logs" / "rfm_flow").glob("report_*.csv")
     states = [line.rsplit(",", 1)[-1] for line in report.read_text().splitlines()[1:]]
     assert states == ["COMPLETE", "COMPLETE"]
-    assert "params_temperature" in report.read_text()
+    assert "params_target_entropy" in report.read_text()
 
 
 class NaNs(gym.Env):
