@@ -63,7 +63,7 @@ def test_an_unknown_command_brings_the_one_meant(capsys):
 
 
 def test_the_entry_point_passes_the_exit_code_on():
-    assert _python("-m", "sb3_rfm.cli.main", "nothing").returncode == 2
+    assert _python("-m", "sb3_rfm.cli", "nothing").returncode == 2
 
 
 @pytest.mark.parametrize(

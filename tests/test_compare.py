@@ -735,7 +735,7 @@ def test_a_second_comparison_in_the_folder_is_refused(capsys):
 def test_workers_save_when_the_comparison_is_killed():
     config = _write(_given(steps=100_000, eval_freq=50_000))
     process = subprocess.Popen(
-        [sys.executable, "-m", "sb3_rfm.cli.main", "compare", "--config", config, "--folder", "c"],
+        [sys.executable, "-m", "sb3_rfm.cli", "compare", "--config", config, "--folder", "c"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -295,7 +295,3 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"{command}: {error}", 2)
     except OSError as error:  # a full disk, a folder that may not be written to
         return _fail(f"{command}: {error}", 1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
