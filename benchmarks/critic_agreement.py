@@ -13,32 +13,21 @@ the spread of the candidates' values that it stands against.
 from typing import Any
 
 import torch as th
-from trained_runs import command_line
+from trained_runs import checkpoint_model, command_line
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q, q_values
 from sb3_rfm.common.selection import take
-from sb3_rfm.experiments.folder import RunFolder
-from sb3_rfm.experiments.hyperparams import algorithm_class
 
 N_STATES, N_UNIFORM, N_CANDIDATES = 256, 512, 32
 RECENT = 10_000  # steps whose states are looked at
 ASCENT_STEPS, STEP = 50, 0.05
 
 
-def checkpoint_model(folder: RunFolder) -> Any:
-    """The model of a run's newest checkpoint, with its replay buffer."""
-    algorithm = algorithm_class(folder.read_config()["settings"]["algo"])
-    path = folder.latest_checkpoint()
-    model = algorithm.load(path / "model.zip", device="cpu")
-    model.load_replay_buffer(path / "replay_buffer.pkl")
-    return model
-
-
 def measure(model: Any) -> dict[str, float]:
     """What the script prints, by name."""
     buffer, actor, critic = model.replay_buffer, model.actor, model.critic
-    first = max(0, buffer.pos - RECENT)
-    rows = th.randint(first, buffer.pos, (N_STATES,)).numpy()
+    ages = 1 + th.randint(min(RECENT, buffer.size()), (N_STATES,)).numpy()
+    rows = (buffer.pos - ages) % buffer.buffer_size
     obs = th.as_tensor(buffer.observations[rows, 0]).float()
     with th.no_grad():
         features = critic_features(critic, obs)
@@ -68,7 +57,8 @@ def measure(model: Any) -> dict[str, float]:
 def main() -> None:
     for path in command_line(__doc__).parse_args().folders:
         th.manual_seed(0)
-        found = measure(checkpoint_model(RunFolder.open(path)))
+        model, _ = checkpoint_model(path)
+        found = measure(model)
         print(path.name, ", ".join(f"{name} {value:.3g}" for name, value in found.items()))
 
 

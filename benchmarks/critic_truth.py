@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from critic_agreement import checkpoint_model
-from trained_runs import command_line
+from trained_runs import checkpoint_model, command_line
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.envs import make_dmc
-from sb3_rfm.experiments.folder import RunFolder
 
 N_EPISODES, N_STATES, HORIZON = 3, 48, 200
 LAST = 900  # step of an episode after which no state is taken
@@ -47,7 +45,6 @@ class Simulator:
 
     def go_to(self, state: np.ndarray) -> None:
         """:param state: of the physics"""
-        self.dm_env._step_count = 0  # no episode ends in between
         with self.dm_env.physics.reset_context():
             self.dm_env.physics.set_state(state)
 
@@ -56,7 +53,7 @@ class Simulator:
         :param action: in the task's box, (D)
         :return: the reward
         """
-        self.dm_env._step_count = 0
+        self.dm_env._step_count = 0  # no episode ends in between
         self.obs, reward, *_ = self.env.step(action)
         return float(reward)
 
@@ -119,10 +116,10 @@ def simulated(model: Any, task: str, states: list[Any], actions: np.ndarray) -> 
 
 def main() -> None:
     for path in command_line(__doc__).parse_args().folders:
-        folder, rng = RunFolder.open(path), np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         th.manual_seed(0)
-        model = checkpoint_model(folder)
-        task = folder.read_config()["settings"]["env"].removeprefix("dm_control/")[: -len("-v0")]
+        model, settings = checkpoint_model(path)
+        task = settings["env"].removeprefix("dm_control/")[: -len("-v0")]
         states, obs = visited(model, task, rng)
         actions = tried(mode(model.actor, obs), rng)
         truth = simulated(model, task, states, actions)

@@ -30,4 +30,4 @@ done
 train rfm_flow cheetah-run 100000 0 10000
 train sac cheetah-run 100000 0 10000
 
-"$run" plot benchmarks/results/*__seed*.csv -o docs/images/learning_curves.png
+"$run" plot benchmarks/results/*__seed*.csv -o "$runs/learning_curves.png"

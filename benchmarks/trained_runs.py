@@ -1,4 +1,4 @@
-"""Final models of finished runs, for the benchmarks that look at trained policies."""
+"""Models of runs, for the benchmarks that look at trained policies."""
 
 import argparse
 from pathlib import Path
@@ -11,6 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_rfm.envs import FlatFloat32, register_dmc
+from sb3_rfm.experiments.folder import RunFolder
 from sb3_rfm.experiments.hyperparams import algorithm_class
 
 
@@ -41,6 +42,21 @@ def final_model(folder: Path, env_seed: int) -> tuple[Any, dict[str, Any]]:
     env = make_vec_env(settings["env"], 1, seed=env_seed, wrapper_class=FlatFloat32)
     algorithm = algorithm_class(settings["algo"])
     return algorithm.load(folder / "final_model.zip", env=env, device="cpu"), settings
+
+
+def checkpoint_model(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """
+    What the newest checkpoint of an ``sb3-rfm run`` of an algorithm of ours holds.
+
+    :param folder: of the run
+    :return: the model with its replay buffer, and the run's settings
+    """
+    run = RunFolder.open(folder)
+    settings = run.read_config()["settings"]
+    path = run.latest_checkpoint()
+    model = algorithm_class(settings["algo"]).load(path / "model.zip", device="cpu")
+    model.load_replay_buffer(path / "replay_buffer.pkl")
+    return model, settings
 
 
 def returns_of_best(model: Any, n_candidates: int, n_episodes: int, env_seed: int) -> np.ndarray:

@@ -44,21 +44,9 @@ __all__ = [
     "make_dmc",
 ]
 
-_ALGORITHMS = (
-    "DPMD",
-    "DQS",
-    "IDEM",
-    "QNE",
-    "QSM",
-    "QVPO",
-    "SAC",
-    "SDAC",
-    "RFMDiffusion",
-    "RFMFlow",
-)
 _HOMES = {
+    **dict.fromkeys(__all__, "sb3_rfm.algorithms"),
     "AUTHORS": "sb3_rfm.algorithms.rfm_flow",
-    **dict.fromkeys(_ALGORITHMS, "sb3_rfm.algorithms"),
     **dict.fromkeys(("CheckpointEverything", "load_checkpoint"), "sb3_rfm.checkpoints.callback"),
     "make_dmc": "sb3_rfm.envs",
 }

@@ -77,10 +77,12 @@ def sample_rfm_params(
     """
     from rl_zoo3.hyperparams_opt import convert_offpolicy_params, sample_her_params
 
+    from sb3_rfm.common.temperature import parse_temperature
+
     sampled: dict[str, Any] = {}
     unused = UNUSED.get(algo, set())
     defaults = inspect.signature(algorithm_class(algo)).parameters
-    if str(defaults["temperature"].default).startswith("auto"):
+    if parse_temperature(defaults["temperature"].default).tuned:
         sampled["target_entropy"] = trial.suggest_categorical("target_entropy", TARGET_ENTROPIES)
     elif "temperature" not in unused:
         sampled["temperature"] = trial.suggest_float("temperature", 0.002, 0.5, log=True)
