@@ -2,17 +2,22 @@
 Docstrings are written for Sphinx and doctest; the site is Markdown. This extension translates.
 
 Roles become code spans and doctests console blocks. The fields of a named tuple, which griffe
-does not know as parameters, become attributes.
+does not know as parameters, become attributes. A setting that is not given is the class's: the
+constructor's None is shown as ``defaults.flow`` and the like.
 """
 
 import re
+from dataclasses import fields
 from typing import Any
 
 import griffe
 
+from sb3_rfm.common.config import Settings
+
 ROLE = re.compile(
     r":(?:py:)?(?:class|func|meth|mod|attr|data|exc|obj|math):`~?([^`<]+?)(?: <[^`]*>)?`"
 )
+SHELL = "sb3_rfm.common.algorithm.FlowActorCritic.__init__"
 DOCTEST = re.compile(r"^>>> .*(?:\n(?!\s*$|:).*)*", re.MULTILINE)
 
 
@@ -35,6 +40,9 @@ class SphinxToMarkdown(griffe.Extension):
 
         :param obj: the module, class, function or attribute just loaded
         """
+        if obj.path == SHELL:
+            for name in (field.name for field in fields(Settings)):
+                obj.parameters[name].default = f"defaults.{name}"
         if obj.docstring is None:
             return
         text = to_markdown(obj.docstring.value)

@@ -1,7 +1,9 @@
 """What every algorithm promises a user of Stable-Baselines3, on small environments."""
 
 import inspect
+import re
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,15 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rfm import AUTHORS, RFMDiffusion, RFMFlow
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import ENTROPY_FLOOR, Row
-from sb3_rfm.experiments.hyperparams import complete, constructor_arguments, parse_overrides
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import GROUPS, Settings
+from sb3_rfm.common.groups import ENTROPY_FLOOR
+from sb3_rfm.experiments.hyperparams import (
+    complete,
+    constructor_arguments,
+    merged,
+    parse_overrides,
+)
 from sb3_rfm.sampling import Euler, Linear, Noise, make_estimator
 from sb3_rfm.sampling.divergences import ExactDivergence, Hutchinson
 from sb3_rfm.sampling.loss_weightings import make_loss_weighting
@@ -33,10 +41,9 @@ SMALL: dict[str, Any] = {
     "buffer_size": 500,
     "learning_starts": 20,
     "batch_size": 8,
-    "n_particles": 4,
-    "n_candidates": 3,
-    "n_eval_candidates": 4,
-    "sampling_steps": 2,
+    "estimator": {"n_particles": 4},
+    "candidates": {"n": 3, "evaluate": 4},
+    "flow": {"steps": 2},
     "seed": 0,
     "device": "cpu",
 }
@@ -44,12 +51,12 @@ each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
 def small(
-    algorithm: type[BoltzmannAlgorithm], env: Any = None, policy: str = "MlpPolicy", **changes: Any
-) -> BoltzmannAlgorithm:
-    return algorithm(policy, Bandit() if env is None else env, **{**SMALL, **changes})
+    algorithm: type[FlowActorCritic], env: Any = None, policy: str = "MlpPolicy", **changes: Any
+) -> FlowActorCritic:
+    return algorithm(policy, Bandit() if env is None else env, **merged(SMALL, changes))
 
 
-def state(model: BoltzmannAlgorithm) -> dict[str, th.Tensor]:
+def state(model: FlowActorCritic) -> dict[str, th.Tensor]:
     return {key: value.clone() for key, value in model.policy.state_dict().items()}
 
 
@@ -62,31 +69,36 @@ def same(one: dict[str, th.Tensor], two: dict[str, th.Tensor]) -> bool:
     "changes",
     [
         {},
-        {"policy_delay": 1, "n_candidates": 1, "n_eval_candidates": 1},
+        {"actor_update": {"every": 1}, "candidates": {"n": 1, "evaluate": 1}},
         {"temperature": "auto_0.5"},
         {"temperature": "lin_0.1"},
         {"temperature": 0.05},
         pytest.param({"temperature": lambda progress: 0.01 + progress}, id="temperature schedule"),
-        {"parametrization": "velocity"},
-        {"parametrization": "noise"},
-        {"support": "tanh", "estimator": "diagonal_centred"},
-        {"support": "tanh", "estimator": "isotropic", "interpolant": "ve"},
-        {"estimator": 0.0, "interpolant": "vp_linear", "solver": "euler_maruyama"},
-        {"solver": "heun", "interpolant": Linear()},
+        {"flow": {"parametrization": "velocity"}},
+        {"flow": {"parametrization": "noise"}},
+        {"flow": {"support": "tanh"}, "estimator": {"name": "diagonal_centred"}},
+        {"flow": {"support": "tanh", "interpolant": "ve"}, "estimator": {"name": "isotropic"}},
+        {"estimator": 0.0, "flow": {"interpolant": "vp_linear", "solver": "euler_maruyama"}},
+        {"flow": {"solver": "heun", "interpolant": Linear()}},
         pytest.param(
             {"action_noise": NormalActionNoise(np.zeros(2), 0.1 * np.ones(2))}, id="action noise"
         ),
-        {"entropy_backup": True},
-        {"entropy_backup": "hutchinson", "support": "tanh", "estimator": "noise", "n_steps": 3},
-        {"loss_weighting": "velocity"},
-        {"loss_weighting": "min_snr", "parametrization": "noise"},
+        {"critic_update": {"entropy": True}},
+        {
+            "critic_update": {"entropy": "hutchinson"},
+            "flow": {"support": "tanh"},
+            "estimator": {"name": "noise_expectation"},
+            "n_steps": 3,
+        },
+        {"actor_update": {"loss_weighting": "velocity"}},
+        {"actor_update": {"loss_weighting": "min_snr"}, "flow": {"parametrization": "noise"}},
         {"n_steps": 3},
         {"train_freq": (2, "episode"), "gradient_steps": -1},
     ],
     ids=str,
 )
-def test_trains_with_each_choice(
-    algorithm: type[BoltzmannAlgorithm], changes: dict[str, Any]
+def test_trains_with_each_setting(
+    algorithm: type[FlowActorCritic], changes: dict[str, Any]
 ) -> None:
     model = small(algorithm, **changes)
     before = state(model)
@@ -106,14 +118,16 @@ def test_trains_with_each_choice(
 def test_authors_settings_construct() -> None:
     model = RFMFlow("MlpPolicy", Bandit(), **AUTHORS, buffer_size=10)
     assert model.actor.flow.support.bounded is False
-    assert model.learner.estimator.n_particles == 100
+    assert model.method.estimator.n_particles == 100
 
 
 @each_algorithm
-def test_signature_shows_the_rows_defaults(algorithm: type[BoltzmannAlgorithm]) -> None:
+def test_signature_shows_the_groups_of_defaults(algorithm: type[FlowActorCritic]) -> None:
     parameters = inspect.signature(algorithm).parameters
-    for name in Row.__dataclass_fields__:
-        assert parameters[name].default == getattr(algorithm.row, name)
+    assert len(parameters) <= 32
+    assert set(GROUPS) < {field.name for field in fields(Settings)}
+    for field in fields(Settings):
+        assert parameters[field.name].default == getattr(algorithm.defaults, field.name)
     assert all(
         p.default is not inspect.Parameter.empty
         for name, p in parameters.items()
@@ -122,8 +136,8 @@ def test_signature_shows_the_rows_defaults(algorithm: type[BoltzmannAlgorithm]) 
 
 
 @each_algorithm
-def test_logs_the_documented_keys(algorithm: type[BoltzmannAlgorithm]) -> None:
-    model = small(algorithm, temperature="auto", entropy_backup=True)
+def test_logs_the_documented_keys(algorithm: type[FlowActorCritic]) -> None:
+    model = small(algorithm, temperature="auto", critic_update={"entropy": True})
     model.learn(40, log_interval=10**6)
     logged = {key for key in model.logger.name_to_value if key.startswith(("rfm/", "train/"))}
     page = (Path(__file__).parents[1] / "docs" / "logging.md").read_text()
@@ -139,14 +153,14 @@ def test_logs_the_documented_keys(algorithm: type[BoltzmannAlgorithm]) -> None:
 
 
 @each_algorithm
-def test_same_seed_same_run(algorithm: type[BoltzmannAlgorithm]) -> None:
+def test_same_seed_same_run(algorithm: type[FlowActorCritic]) -> None:
     runs = [state(small(algorithm, seed=seed).learn(40)) for seed in (3, 3, 4)]
     assert same(runs[0], runs[1])
     assert not same(runs[0], runs[2])
 
 
 @each_algorithm
-def test_deterministic_prediction_is_a_function(algorithm: type[BoltzmannAlgorithm]) -> None:
+def test_deterministic_prediction_is_a_function(algorithm: type[FlowActorCritic]) -> None:
     model = small(algorithm).learn(40)
     obs = model.observation_space.sample()
     first = model.predict(obs, deterministic=True)[0]
@@ -160,7 +174,7 @@ def test_deterministic_prediction_is_a_function(algorithm: type[BoltzmannAlgorit
 
 @each_algorithm
 def test_actor_predicts_what_the_policy_predicts(
-    algorithm: type[BoltzmannAlgorithm], tmp_path: Path
+    algorithm: type[FlowActorCritic], tmp_path: Path
 ) -> None:
     model = small(algorithm).learn(40)
     obs = np.stack([model.observation_space.sample() for _ in range(4)])
@@ -175,7 +189,7 @@ def test_actor_predicts_what_the_policy_predicts(
 
 @each_algorithm
 def test_save_and_load_restores_everything(
-    algorithm: type[BoltzmannAlgorithm], tmp_path: Path
+    algorithm: type[FlowActorCritic], tmp_path: Path
 ) -> None:
     env = Bandit()
     model = small(algorithm, env, temperature="auto").learn(40)
@@ -202,48 +216,53 @@ def test_save_and_load_restores_everything(
 
 
 @each_algorithm
-def test_load_takes_new_arguments(algorithm: type[BoltzmannAlgorithm], tmp_path: Path) -> None:
+def test_load_takes_new_arguments(algorithm: type[FlowActorCritic], tmp_path: Path) -> None:
     small(algorithm).save(tmp_path / "model")
-    changes = {"temperature": 0.5, "n_particles": 7, "estimator": "noise", "entropy_backup": True}
+    changes = {
+        "temperature": 0.5,
+        "estimator": {"n_particles": 7, "name": "noise_expectation"},
+        "critic_update": {"entropy": True},
+    }
     loaded = algorithm.load(tmp_path / "model", env=Bandit(), **changes)
-    assert loaded.learner.estimator == make_estimator("noise", 7)
-    assert loaded.learner.divergence == ExactDivergence(ENTROPY_FLOOR)
+    assert loaded.method.estimator == make_estimator("noise_expectation", 7)
+    assert loaded.method.divergence == ExactDivergence(ENTROPY_FLOOR)
     loaded.learn(40)
     assert loaded.actor.temperature().item() == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="n_candidates"):
-        algorithm.load(tmp_path / "model", n_candidates=0)
+    with pytest.raises(ValueError, match=r"candidates\.n must"):
+        algorithm.load(tmp_path / "model", candidates={"n": 0})
 
 
 @pytest.mark.parametrize(
-    "choices",
+    "changes",
     [
-        {"entropy_backup": True, "loss_weighting": "velocity"},
-        {"entropy_backup": Hutchinson(2), "loss_weighting": Noise()},
+        {"critic_update": {"entropy": True}, "actor_update": {"loss_weighting": "velocity"}},
+        {"critic_update": {"entropy": Hutchinson(2)}, "actor_update": {"loss_weighting": Noise()}},
     ],
     ids=str,
 )
-def test_choices_survive_saving(choices: dict[str, Any], tmp_path: Path) -> None:
-    model = small(RFMFlow, **choices)
+def test_settings_survive_saving(changes: dict[str, Any], tmp_path: Path) -> None:
+    model = small(RFMFlow, **changes)
     model.save(tmp_path / "model")
     loaded = RFMFlow.load(tmp_path / "model", env=Bandit())
-    assert loaded.choices == model.choices
+    assert loaded.settings == model.settings
     for name in ("divergence", "loss_weighting", "estimator"):
-        assert getattr(loaded.learner, name) == getattr(model.learner, name), name
+        assert getattr(loaded.method, name) == getattr(model.method, name), name
     loaded.learn(40)
 
 
-def test_choices_are_plain_values_of_the_zoo() -> None:
+def test_settings_are_plain_values_of_the_zoo() -> None:
     """From YAML and from the command line; ``False`` is a value, not an argument left out."""
-    plain = yaml.safe_load("{entropy_backup: true, loss_weighting: velocity}")
-    typed = parse_overrides(["entropy_backup:True", "loss_weighting:velocity"])
-    assert plain == typed
+    text = "{critic_update: {entropy: true}, actor_update: {loss_weighting: velocity}}"
+    plain = yaml.safe_load(text)
+    typed = parse_overrides(["critic_update.entropy:True", "actor_update.loss_weighting:velocity"])
+    assert plain == merged({}, typed)
     model = small(RFMFlow, **constructor_arguments(RFMFlow, plain, 2))
-    assert model.learner.divergence == ExactDivergence(ENTROPY_FLOOR)
-    assert model.learner.loss_weighting == make_loss_weighting("velocity")
-    assert complete(RFMFlow, plain) | plain == complete(RFMFlow, plain)
-    off = model.choices.replaced({"entropy_backup": False, "loss_weighting": None})
-    assert off.divergence() is None
-    assert off.loss_weighting == "velocity"
+    assert model.method.divergence == ExactDivergence(ENTROPY_FLOOR)
+    assert model.method.loss_weighting == make_loss_weighting("velocity")
+    assert merged(complete(RFMFlow, plain), plain) == complete(RFMFlow, plain)
+    off = model.settings.changed({"critic_update": {"entropy": False}, "actor_update": None})
+    assert off.critic_update.divergence() is None
+    assert off.actor_update.loss_weighting == "velocity"
 
 
 def _attribute(model: Any, path: str) -> Any:
@@ -253,7 +272,7 @@ def _attribute(model: Any, path: str) -> Any:
 
 
 @each_algorithm
-def test_optimizers_own_their_part_only(algorithm: type[BoltzmannAlgorithm]) -> None:
+def test_optimizers_own_their_part_only(algorithm: type[FlowActorCritic]) -> None:
     model = small(algorithm)
     owned = [
         {id(p) for group in part.optimizer.param_groups for p in group["params"]}
@@ -266,7 +285,7 @@ def test_optimizers_own_their_part_only(algorithm: type[BoltzmannAlgorithm]) -> 
 
 @each_algorithm
 def test_vectorised_environments_and_callbacks(
-    algorithm: type[BoltzmannAlgorithm], tmp_path: Path
+    algorithm: type[FlowActorCritic], tmp_path: Path
 ) -> None:
     class Count(BaseCallback):
         calls = 0
@@ -297,7 +316,7 @@ def test_vectorised_environments_and_callbacks(
 )
 @pytest.mark.parametrize("share", [False, True])
 def test_observations(
-    algorithm: type[BoltzmannAlgorithm], policy: str, observation: str, share: bool
+    algorithm: type[FlowActorCritic], policy: str, observation: str, share: bool
 ) -> None:
     kwargs = {"net_arch": [16], "share_features_extractor": share}
     model = small(
@@ -315,7 +334,7 @@ def test_observations(
 
 
 @each_algorithm
-def test_hindsight_replay(algorithm: type[BoltzmannAlgorithm]) -> None:
+def test_hindsight_replay(algorithm: type[FlowActorCritic]) -> None:
     model = small(
         algorithm,
         Reach(),
@@ -328,7 +347,7 @@ def test_hindsight_replay(algorithm: type[BoltzmannAlgorithm]) -> None:
 
 
 @each_algorithm
-def test_normalisation_is_applied_when_sampling(algorithm: type[BoltzmannAlgorithm]) -> None:
+def test_normalisation_is_applied_when_sampling(algorithm: type[FlowActorCritic]) -> None:
     env = VecNormalize(make_vec_env(Bandit, n_envs=1))
     model = small(algorithm, env).learn(40)
     seen: list[th.Tensor] = []
@@ -339,7 +358,7 @@ def test_normalisation_is_applied_when_sampling(algorithm: type[BoltzmannAlgorit
 
 
 @each_algorithm
-def test_n_step_discounts_are_honoured(algorithm: type[BoltzmannAlgorithm]) -> None:
+def test_n_step_discounts_are_honoured(algorithm: type[FlowActorCritic]) -> None:
     """
     With n-step returns the buffer's discounts take gamma's place: gamma itself does not matter.
     """
@@ -381,7 +400,7 @@ def test_a_loaded_model_with_n_step_returns_warns_of_nothing(tmp_path: Path) -> 
     ],
     ids=str,
 )
-def test_action_boxes(algorithm: type[BoltzmannAlgorithm], box: spaces.Box) -> None:
+def test_action_boxes(algorithm: type[FlowActorCritic], box: spaces.Box) -> None:
     env = Bandit(box, length=5)
     model = small(algorithm, env).learn(40)
     action, _ = model.predict(model.observation_space.sample(), deterministic=True)
@@ -401,52 +420,53 @@ def test_action_boxes(algorithm: type[BoltzmannAlgorithm], box: spaces.Box) -> N
     ],
     ids=str,
 )
-def test_refuses_action_spaces(algorithm: type[BoltzmannAlgorithm], space: spaces.Space) -> None:
+def test_refuses_action_spaces(algorithm: type[FlowActorCritic], space: spaces.Space) -> None:
     with pytest.raises((ValueError, AssertionError), match=r"action space|action_space"):
         small(algorithm, Bandit(space))
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "named"),
     [
-        {"temperature": 0.0},
-        {"temperature": "automatic"},
-        {"temperature": float("nan")},
-        {"temperature": "auto", "n_training_candidates": 1},
-        {"estimator": "best"},
-        {"estimator": make_estimator("noise", 8, "laplace")},  # the actor's noise is normal
-        {"estimator": "diagonal"},
-        {"estimator": "bounded", "support": "tanh"},
-        {"interpolant": "cubic"},
-        {"parametrization": 3},
-        {"solver": Euler},
-        {"support": "sphere"},
-        {"n_particles": 0},
-        {"n_particles": 3, "n_times": 4},
-        {"n_candidates": 2.5},
-        {"n_eval_candidates": -1},
-        {"sampling_steps": True},
-        {"time_shift": 0.0},
-        {"t_range": (0.0, 1.0)},
-        {"policy_delay": 0},
-        {"max_grad_norm": -1.0},
-        {"target_entropy": "low"},
-        {"loss_weighting": "snr"},
-        {"loss_weighting": True},
-        {"entropy_backup": "trace"},
-        {"entropy_backup": 1},
-        {"entropy_backup": Hutchinson},
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": "automatic"}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": "auto", "candidates": {"train": 1}}, "candidates.train"),
+        ({"estimator": "best"}, "estimator"),
+        # the actor's noise is normal
+        ({"estimator": make_estimator("noise_expectation", 8, "laplace")}, "estimator.name"),
+        ({"estimator": "diagonal"}, "estimator"),
+        ({"estimator": {"name": "diagonal", "n_times": 1}}, "estimator"),
+        ({"estimator": "bounded", "flow": {"support": "tanh"}}, "estimator"),
+        ({"flow": {"interpolant": "cubic"}}, "interpolant"),
+        ({"flow": {"parametrization": 3}}, "parametrization"),
+        ({"flow": {"solver": Euler}}, "solver"),
+        ({"flow": {"support": "sphere"}}, "support"),
+        ({"estimator": {"n_particles": 0}}, "estimator.n_particles"),
+        ({"estimator": {"n_particles": 3, "n_times": 4}}, "n_particles"),
+        ({"candidates": {"n": 2.5}}, "candidates.n"),
+        ({"candidates": {"evaluate": -1}}, "candidates.evaluate"),
+        ({"flow": {"steps": True}}, "flow.steps"),
+        ({"flow": {"time_shift": 0.0}}, "time_shift"),
+        ({"flow": {"t_range": (0.0, 1.0)}}, "flow.t_range"),
+        ({"actor_update": {"every": 0}}, "actor_update.every"),
+        ({"actor_update": {"max_grad_norm": -1.0}}, "actor_update.max_grad_norm"),
+        ({"target_entropy": "low"}, "target_entropy"),
+        ({"actor_update": {"loss_weighting": "snr"}}, "loss_weighting"),
+        ({"actor_update": {"loss_weighting": True}}, "loss_weighting"),
+        ({"critic_update": {"entropy": "trace"}}, "critic_update.entropy"),
+        ({"critic_update": {"entropy": 1}}, "critic_update.entropy"),
+        ({"critic_update": {"entropy": Hutchinson}}, "critic_update.entropy"),
     ],
     ids=str,
 )
-def test_refuses_arguments(changes: dict[str, Any]) -> None:
-    named = "|".join(changes)
-    with pytest.raises((ValueError, TypeError), match=named):
+def test_refuses_arguments(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=rf"^{re.escape(named)}\b.* must"):
         small(RFMFlow, **changes)
 
 
 @each_algorithm
-def test_random_weights_predict_finite_actions(algorithm: type[BoltzmannAlgorithm]) -> None:
+def test_random_weights_predict_finite_actions(algorithm: type[FlowActorCritic]) -> None:
     model = small(algorithm)
     model.policy.load_state_dict(
         {key: th.rand_like(value) for key, value in model.policy.state_dict().items()}
@@ -457,7 +477,7 @@ def test_random_weights_predict_finite_actions(algorithm: type[BoltzmannAlgorith
 
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
 @each_algorithm
-def test_trains_on_a_gpu(algorithm: type[BoltzmannAlgorithm], tmp_path: Path) -> None:
+def test_trains_on_a_gpu(algorithm: type[FlowActorCritic], tmp_path: Path) -> None:
     model = small(algorithm, device="cuda", temperature="auto").learn(40)
     assert model.actor.network.point_layer.weight.is_cuda
     model.save(tmp_path / "model")

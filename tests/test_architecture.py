@@ -30,7 +30,7 @@ FILES_AT_THE_TOP = 5  # and py.typed
 # Within sampling a module imports only from the tiers before its own, whatever its folder.
 TIERS: list[set[str]] = [
     {"registry", "devices"},
-    {"interpolants", "sources", "supports", "importance", "truncated_normals", "sobol", "chains"},
+    {"interpolants", "sources", "supports", "importance", "truncated_normals", "sobol", "mala"},
     {
         "parametrizations",
         "proposals",
@@ -157,7 +157,7 @@ def test_no_module_imports_itself_in_a_circle():
         ("sb3_rfm.utils.files", "from sb3_rfm import __version__"),
         ("sb3_rfm.envs", "def f():\n    from sb3_rfm.results import curves"),
         ("sb3_rfm.results.curves", "from sb3_rfm.experiments.folder import RunFolder"),
-        ("sb3_rfm.checkpoints.callback", "from sb3_rfm.common.guards import Guarded"),
+        ("sb3_rfm.checkpoints.callback", "from sb3_rfm.common.guards import FiniteChecks"),
         ("sb3_rfm.common.policies", "from sb3_rfm.experiments import settings"),
         ("sb3_rfm.experiments.run", "from sb3_rfm import RFMFlow"),
         ("sb3_rfm.experiments.run", "from sb3_rfm.algorithms.sac import SAC"),

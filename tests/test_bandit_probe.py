@@ -15,8 +15,10 @@ from environments import Bandit
 from gymnasium import spaces
 from scipy import stats
 from torch import nn
+from updates import draw, update_actor
 
 from sb3_rfm import DQS, IDEM, QNE, QSM, SAC, SDAC, RFMDiffusion, RFMFlow
+from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Noise
 from sb3_rfm.sampling.estimators.posteriors import value_and_score
 
@@ -77,16 +79,18 @@ def learnt(algorithm: Any, updates: int, draw_steps: int = 100, **changes: Any) 
     They are drawn in many steps: few bend the law, whatever was learnt. (A loss in the data's own
     error does not constrain the last of many steps: those cases take another weighting.)
     """
-    settings = {"temperature": TEMPERATURE, "bfloat16": False, "n_particles": 64, **changes}
-    one = model(algorithm, **settings)
+    settings: dict[str, Any] = {"temperature": TEMPERATURE, "bfloat16": False}
+    if algorithm is not QSM:  # whose estimator has one point
+        settings["estimator"] = {"n_particles": 64}
+    one = model(algorithm, **merged(settings, changes))
     obs = th.zeros(128, 3)
     for update in range(updates):
         for group in one.actor.optimizer.param_groups:
             group["lr"] = 2e-3 * (1 - update / updates)
-        one.learner.update_actor(obs, 2 * th.rand(128, 1) - 1)
-    one.actor.flow = replace(one.actor.flow, sampling_steps=draw_steps)
+        update_actor(one, obs, 2 * th.rand(128, 1) - 1)
+    one.actor.flow = replace(one.actor.flow, steps=draw_steps)
     with th.no_grad():
-        points = one.actor.candidates(one.actor.field(th.zeros(1, 3)), 2_000)
+        points = draw(one, th.zeros(1, 3), 2_000)
     return one.actor.flow.support.to_action(points).flatten().numpy()
 
 
@@ -118,16 +122,18 @@ def boltzmann_case(algorithm: Any, updates: int, *marks: Any, **changes: Any) ->
         boltzmann_case(
             RFMFlow,
             700,
-            n_particles=16,
-            sampling_steps=4,
-            time_shift=4.0,
-            loss_weighting="velocity",
+            estimator={"n_particles": 16},
+            actor_update={"loss_weighting": "velocity"},
         ),
         boltzmann_case(
-            RFMDiffusion, 1_000, pytest.mark.slow, n_particles=16, loss_weighting="noise"
+            RFMDiffusion,
+            1_000,
+            pytest.mark.slow,
+            estimator={"n_particles": 16},
+            actor_update={"loss_weighting": "noise"},
         ),
         boltzmann_case(QNE, 700),
-        boltzmann_case(SDAC, 4_000, pytest.mark.slow, n_candidates=4),
+        boltzmann_case(SDAC, 4_000, pytest.mark.slow, candidates={"n": 4}),
         boltzmann_case(IDEM, 8_000, pytest.mark.slow),
         boltzmann_case(DQS, 12_000, pytest.mark.slow),
     ],
@@ -153,7 +159,7 @@ def test_qsm_draws_what_its_plug_in_score_gives() -> None:
     def field(x: th.Tensor, t: th.Tensor) -> th.Tensor:
         _, score = value_and_score(lambda y: law(th.zeros(1, 3), y)[..., 0] / hot, x)
         c = flow.interpolant(t)
-        ends = flow.kept_within(1.0, c, x, Noise().end_points(c, x, -score))
+        ends = flow.clip_prediction(1.0, c, x, Noise().end_points(c, x, -score))
         return c.d_alpha * ends.x_1 + c.d_beta * ends.x_0
 
     th.manual_seed(1)

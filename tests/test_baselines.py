@@ -7,18 +7,20 @@ import pytest
 import torch as th
 from environments import Bandit
 from torch import nn
+from updates import draw, transitions
 
 from sb3_rfm import DPMD, DQS, IDEM, QNE, QSM, QVPO, SDAC
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.examples import Advantage, Material
-from sb3_rfm.common.regression import Regression
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.losses import actor_batch, next_value, regression
+from sb3_rfm.common.targets import ActorBatch, Advantage, Regression
+from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Noise, Posterior, Score
 from sb3_rfm.sampling.estimators.posteriors import Estimator
 
 BATCH, DIM = 64, 2
 
 
-def model(algorithm: type[BoltzmannAlgorithm], **changes: Any) -> BoltzmannAlgorithm:
+def model(algorithm: type[FlowActorCritic], **changes: Any) -> FlowActorCritic:
     """With smooth critics that differ, steep enough for uneven weights."""
     th.manual_seed(0)
     one = algorithm(
@@ -50,21 +52,22 @@ class Recorded(Estimator):
         return self.posterior
 
 
-def regression(
-    one: BoltzmannAlgorithm,
-) -> tuple[th.Tensor, Material, Regression, Posterior | None]:
+def regressed(
+    one: FlowActorCritic,
+) -> tuple[th.Tensor, ActorBatch, Regression, Posterior | None]:
     """The regression at a batch of states, and the particles it was made of."""
     th.manual_seed(1)
     obs, actions = th.rand(BATCH, 3), 1.8 * th.rand(BATCH, DIM) - 0.9
-    recorded = Recorded(one.learner.estimator)
-    learner = replace(one.learner, estimator=recorded)
-    with th.no_grad():
-        material = learner.material(one.actor.field(obs), obs, actions)
-        problem, _ = learner.regression(obs, material)
-    assert th.equal(material.replayed, actions)  # the flow lives where the actions do
+    method, recorded = one.method, None
+    if method.estimator is not None:
+        recorded = Recorded(method.estimator)
+        method = replace(method, estimator=recorded)
+    batch = actor_batch(one.policy, method, transitions(obs, actions))
+    problem, _ = regression(method, batch)
+    assert th.equal(batch.replayed, actions)  # the flow lives where the actions do
     if len(problem.t) == 1:
         problem = problem._replace(t=problem.t[0])
-    return obs, material, problem, recorded.posterior
+    return obs, batch, problem, recorded and recorded.posterior
 
 
 def values(critic: nn.Module, obs: th.Tensor, actions: th.Tensor) -> th.Tensor:
@@ -75,7 +78,7 @@ def values(critic: nn.Module, obs: th.Tensor, actions: th.Tensor) -> th.Tensor:
 
 
 def weighted_noise(
-    one: BoltzmannAlgorithm, obs: th.Tensor, problem: Regression, x_1: th.Tensor, q: th.Tensor
+    one: FlowActorCritic, obs: th.Tensor, problem: Regression, x_1: th.Tensor, q: th.Tensor
 ) -> th.Tensor:
     """``sum_i softmax(q / lambda)_i (x_t - alpha x_1^i) / beta``."""
     c = one.actor.flow.interpolant(problem.t.unsqueeze(-1))
@@ -85,8 +88,8 @@ def weighted_noise(
 
 
 def test_qne_averages_truncated_noise_by_the_target_critics() -> None:
-    one = model(QNE, n_particles=64, t_range=(0.05, 0.95))
-    obs, _, problem, posterior = regression(one)
+    one = model(QNE, estimator={"n_particles": 64}, flow={"t_range": (0.05, 0.95)})
+    obs, _, problem, posterior = regressed(one)
     assert posterior is not None
     assert posterior.x_1.abs().max() <= 1
     q = values(one.critic_target, obs, posterior.x_1).amin(0)
@@ -99,15 +102,15 @@ def test_qne_averages_truncated_noise_by_the_target_critics() -> None:
 
 
 def test_sdac_averages_noise_by_the_clipped_actions_value() -> None:
-    one = model(SDAC, reward_scale=1.0, n_candidates=4)
-    obs, material, problem, posterior = regression(one)
+    one = model(SDAC, critic_update={"reward_scale": 1.0}, candidates={"n": 4})
+    obs, batch, problem, posterior = regressed(one)
     assert posterior is not None
     assert (posterior.x_1.abs() > 1).any()  # a premise: particles leave the box
     q = values(one.critic, obs, posterior.x_1.clamp(-1, 1)).amin(0)
     target = weighted_noise(one, obs, problem, posterior.x_1, q)
     th.testing.assert_close(problem.target[0], target, rtol=1e-3, atol=1e-3)
     # x_t is mixed from the best candidate: what is left of it is standard normal noise
-    best = material.points[material.q.argmax(0), th.arange(BATCH)]
+    best = batch.x_1[batch.q.argmax(0), th.arange(BATCH)]
     c = one.actor.flow.interpolant(problem.t.unsqueeze(-1))
     noise = (problem.x_t[0] - c.alpha * best) / c.beta
     assert noise.mean().abs() < 4 / (BATCH * DIM) ** 0.5
@@ -116,8 +119,8 @@ def test_sdac_averages_noise_by_the_clipped_actions_value() -> None:
 
 def test_rsm_loss_has_the_gradient_of_the_regression_on_the_mean() -> None:
     """``sum_i w_i |x_0^i - f|²`` of reverse sampled score matching, in f."""
-    one = model(SDAC, n_candidates=4)
-    _, _, problem, posterior = regression(one)
+    one = model(SDAC, candidates={"n": 4})
+    _, _, problem, posterior = regressed(one)
     assert posterior is not None
     prediction = th.randn(BATCH, DIM, requires_grad=True)
     apart = (posterior.weights * (posterior.x_0 - prediction).square().sum(-1)).sum(0).sum()
@@ -127,7 +130,7 @@ def test_rsm_loss_has_the_gradient_of_the_regression_on_the_mean() -> None:
 
 
 def score_of_log_mean_exp(
-    one: BoltzmannAlgorithm, obs: th.Tensor, problem: Regression, posterior: Posterior
+    one: FlowActorCritic, obs: th.Tensor, problem: Regression, posterior: Posterior
 ) -> th.Tensor:
     """``grad_x log mean_i exp(min Q(s, x + beta eps_i) / lambda)`` by autograd, at ``x_t``."""
     c = one.actor.flow.interpolant(problem.t.unsqueeze(-1))
@@ -138,8 +141,8 @@ def score_of_log_mean_exp(
 
 
 def test_dqs_regresses_on_the_gradient_of_log_mean_exp() -> None:
-    one = model(DQS, n_particles=64)
-    obs, _, problem, posterior = regression(one)
+    one = model(DQS, estimator={"n_particles": 64})
+    obs, _, problem, posterior = regressed(one)
     assert posterior is not None
     assert (posterior.x_1.abs() > 1).any()  # a premise: the critic is asked beyond the walls
     score = score_of_log_mean_exp(one, obs, problem, posterior)
@@ -153,7 +156,7 @@ def test_dqs_regresses_on_the_gradient_of_log_mean_exp() -> None:
 
 def test_idem_clips_the_norm_of_that_score() -> None:
     one = model(IDEM, temperature=0.02)
-    obs, _, problem, posterior = regression(one)
+    obs, _, problem, posterior = regressed(one)
     assert posterior is not None
     score = score_of_log_mean_exp(one, obs, problem, posterior)
     norm = score.norm(dim=-1, keepdim=True)
@@ -164,8 +167,8 @@ def test_idem_clips_the_norm_of_that_score() -> None:
 
 
 def test_qsm_regresses_on_the_gradient_at_the_point_itself() -> None:
-    one = model(QSM, t_range=(0.05, 0.95))
-    obs, _, problem, _ = regression(one)
+    one = model(QSM, flow={"t_range": (0.05, 0.95)})
+    obs, _, problem, _ = regressed(one)
     x = problem.x_t[0].clone().requires_grad_()
     assert (x.abs() > 1).any()  # a premise: the gradient beyond the walls counts, too
     (gradient,) = th.autograd.grad(values(one.critic, obs, x).mean(0).sum(), x)
@@ -173,22 +176,22 @@ def test_qsm_regresses_on_the_gradient_at_the_point_itself() -> None:
     assert gradient.abs().min() > 0
 
 
-def own_noise(one: BoltzmannAlgorithm, problem: Regression, x_1: th.Tensor) -> th.Tensor:
+def own_noise(one: FlowActorCritic, problem: Regression, x_1: th.Tensor) -> th.Tensor:
     c = one.actor.flow.interpolant(problem.t.unsqueeze(-1))
     return (problem.x_t - c.alpha * x_1) / c.beta
 
 
 def test_qvpo_weights_the_best_action_by_its_advantage() -> None:
-    one = model(QVPO, t_range=(0.05, 0.95))
-    obs, material, problem, posterior = regression(one)
+    one = model(QVPO, flow={"t_range": (0.05, 0.95)})
+    obs, batch, problem, posterior = regressed(one)
     assert posterior is None  # no estimator is asked
-    assert material.points.shape[0] == 64
-    q = values(one.critic, obs, material.points.clamp(-1, 1)).amin(0)
+    assert batch.x_1.shape[0] == 64
+    q = values(one.critic, obs, batch.x_1.clamp(-1, 1)).amin(0)
     advantage = q.amax(0) - q.mean(0)
     weights = problem.scale[..., 0].square()
     th.testing.assert_close(weights[0], advantage, rtol=1e-3, atol=1e-5)
     th.testing.assert_close(weights[1:], 0.02 * advantage.expand(10, -1), rtol=1e-3, atol=1e-6)
-    best = material.points[q.argmax(0), th.arange(BATCH)]
+    best = batch.x_1[q.argmax(0), th.arange(BATCH)]
     noise = own_noise(one, problem, best)[0]
     assert (problem.t.diff(dim=0) > 0).all()  # each example has a time of its own
     th.testing.assert_close(problem.target[0], noise, rtol=1e-3, atol=1e-3)
@@ -199,20 +202,20 @@ def test_qvpo_weights_the_best_action_by_its_advantage() -> None:
 
 
 def test_dpmd_weights_the_policys_own_actions() -> None:
-    one = model(DPMD, n_candidates=4, temperature=0.5)
-    obs, material, problem, posterior = regression(one)
+    one = model(DPMD, candidates={"n": 4}, temperature=0.5)
+    obs, batch, problem, posterior = regressed(one)
     assert posterior is None
-    q = values(one.critic, obs, material.points[0].clamp(-1, 1)).amin(0)
+    q = values(one.critic, obs, batch.x_1[0].clamp(-1, 1)).amin(0)
     z = ((q - q.mean()) / q.std(correction=0)).clamp(-3, 3)
     expected = (z / 0.5).exp()
     weights = problem.scale[0, :, 0].square()
     th.testing.assert_close(weights, expected / expected.mean(), rtol=1e-3, atol=1e-3)
-    target = own_noise(one, problem, material.points[:1])
+    target = own_noise(one, problem, batch.x_1[:1])
     th.testing.assert_close(problem.target, target, rtol=1e-2, atol=1e-2)
 
 
 def test_averaged_policy_follows_and_draws_the_critics_target() -> None:
-    one = model(QVPO, policy_tau=0.25, n_candidates=1, learning_rate=0.0)
+    one = model(QVPO, actor_update={"average": 0.25}, candidates={"n": 1}, learning_rate=0.0)
     averaged = one.actor.averaged_network
     assert averaged is not None
     with th.no_grad():
@@ -220,7 +223,10 @@ def test_averaged_policy_follows_and_draws_the_critics_target() -> None:
             parameter.add_(1.0)
     obs = th.rand(5, 3)
     with th.no_grad():
-        now, then = (one.actor.drawing_field(obs, target).condition for target in (False, True))
+        features = one.actor.features(obs)
+        now, then = (
+            one.actor.acting_velocity(features, target).condition for target in (False, True)
+        )
     assert not th.allclose(now, then)
     one._average_policy()
     for mine, slow in zip(one.actor.network.parameters(), averaged.parameters(), strict=True):
@@ -230,18 +236,21 @@ def test_averaged_policy_follows_and_draws_the_critics_target() -> None:
     plain = model(QNE)
     assert plain.actor.averaged_network is None
     with th.no_grad():
-        same = [plain.actor.drawing_field(obs, target).condition for target in (False, True)]
+        features = plain.actor.features(obs)
+        same = [plain.actor.acting_velocity(features, target).condition for target in (False, True)]
     assert th.equal(*same)
 
 
 def test_exploration_and_target_noise() -> None:
     """QSM acts and judges its target with noise of .1, SDAC with .1 x temperature."""
     obs = th.zeros(4000, 3)
-    one = model(QSM, sampling_steps=2, exploration_noise=0.0, target_noise=0.0)
+    one = model(
+        QSM, flow={"steps": 2}, candidates={"noise": 0.0}, critic_update={"target_noise": 0.0}
+    )
     with th.no_grad():
         th.manual_seed(3)
         plain = one.actor(obs)
-        noisy = model(QSM, sampling_steps=2)
+        noisy = model(QSM, flow={"steps": 2})
         th.manual_seed(3)
         moved = noisy.actor(obs)
         inside = (plain.abs() < 0.6) & (moved.abs() < 1)
@@ -249,57 +258,58 @@ def test_exploration_and_target_noise() -> None:
         assert (moved - plain)[inside].std() == pytest.approx(0.1, rel=0.1)
         assert th.equal(noisy.actor(obs, deterministic=True), one.actor(obs, deterministic=True))
         th.manual_seed(4)
-        value = one.learner.next_value(obs)[0]
+        value = next_value(one.policy, one.method, obs)[0]
         th.manual_seed(4)
-        assert (noisy.learner.next_value(obs)[0] - value).std() > 0.003
-        per_temperature = model(SDAC, n_candidates=1, n_training_candidates=2, temperature=0.3)
-        noise = per_temperature.actor.flow.exploration_noise
+        again = next_value(noisy.policy, noisy.method, obs)[0]
+        assert (again - value).std() > 0.003
+        per_temperature = model(SDAC, candidates={"n": 1, "train": 2}, temperature=0.3)
+        noise = per_temperature.actor.exploration_noise
         added = noise(th.zeros(20_000, 1), per_temperature.actor.temperature())
     assert added.std() == pytest.approx(0.03, rel=0.05)
 
 
-def test_reward_scale_and_best_choice_enter_the_critics_target() -> None:
-    one = model(SDAC, n_candidates=6)
+def test_reward_scale_and_best_selection_enter_the_critics_target() -> None:
+    one = model(SDAC, candidates={"n": 6})
     obs = th.rand(7, 3)
     with th.no_grad():
         th.manual_seed(5)
-        value, _ = one.learner.next_value(obs)
+        value, _ = next_value(one.policy, one.method, obs)
         th.manual_seed(5)
-        points = one.learner.candidates(one.actor.drawing_field(obs, target=True), 6)
+        points = draw(one, obs, 6, target=True)
     q = values(one.critic_target, obs, points.clamp(-1, 1)).amin(0)
     th.testing.assert_close(value, q.amax(0), rtol=1e-4, atol=1e-5)
     one.learn(101)
     batch = one.replay_buffer.sample(5)
-    info = one.learner.update_critic(batch._replace(dones=th.ones(5, 1)), 0.99)
+    info = one._update_critic(batch._replace(dones=th.ones(5, 1)))
     assert info["rfm/q_target"] == pytest.approx(0.2 * batch.rewards.mean().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize(
     ("argument", "wrong"),
     [
-        ("candidate_choice", "worst"),
-        ("examples", "dreams"),
-        ("critic_view", "maximum"),
-        ("exploration_noise", -0.1),
-        ("exploration_noise", "temperature_x"),
-        ("target_noise", "loud_0.1"),
-        ("target_noise", "temperature_-1"),
-        ("n_training_candidates", 0),
-        ("policy_tau", 1.5),
-        ("reward_scale", float("nan")),
+        ("candidates.select", "worst"),
+        ("actor_update.x_t_from", "dreams"),
+        ("estimator.q_aggregation", "maximum"),
+        ("candidates.noise", -0.1),
+        ("candidates.noise", "temperature_x"),
+        ("critic_update.target_noise", "loud_0.1"),
+        ("critic_update.target_noise", "temperature_-1"),
+        ("candidates.train", 0),
+        ("actor_update.average", 1.5),
+        ("critic_update.reward_scale", float("nan")),
         ("target_entropy", "auto_x"),
     ],
 )
-def test_bad_choices_are_refused(argument: str, wrong: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match=argument):
-        model(SDAC, **{argument: wrong})
+def test_bad_settings_are_refused(argument: str, wrong: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=argument.replace(".", r"\.")):
+        model(SDAC, **merged({}, {argument: wrong}))
 
 
 def test_equal_values_weigh_nothing() -> None:
     """Rounding must not make an advantage negative: its root would be NaN."""
     q = th.full((9, 1000), 0.1) + 1e-9 * th.rand(1000)
     points = th.zeros(9, 1000, 1)
-    material = Material(th.zeros(1000, 1), points, points, q, th.tensor(0.1), th.zeros(1000, 0))
+    batch = ActorBatch(None, None, None, th.zeros(1000, 1), points, points, q, th.tensor(0.1))
     assert (q.amax(0) - q.mean(0)).min() < 0  # a premise
-    _, weights = Advantage()(material)
+    _, weights = Advantage()(batch)
     assert weights.min() >= 0

@@ -28,7 +28,7 @@ def model(**changes: Any) -> RFMFlow:
         "learning_starts": 20,
         "batch_size": 8,
         "buffer_size": 100,
-        "n_particles": 4,
+        "estimator": {"n_particles": 4},
         "seed": 0,
     }
     return RFMFlow("MlpPolicy", Bandit(), policy_kwargs={"net_arch": [16]}, **{**small, **changes})

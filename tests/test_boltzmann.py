@@ -1,5 +1,5 @@
 """
-The Boltzmann law of a critic, the choice among candidates, the temperature, and that the actor
+The Boltzmann law of a critic, the selection among candidates, the temperature, and that the actor
 learns the law.
 """
 
@@ -16,35 +16,35 @@ from gymnasium import spaces
 from scipy.stats import differential_entropy
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
+from updates import draw, update_actor
 
 from sb3_rfm import RFMDiffusion, RFMFlow
 from sb3_rfm.common import networks
 from sb3_rfm.common.actor import fixed_noise
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.boltzmann import (
-    Boltzmann,
-    CriticView,
-    critic_features,
-    minimum_q,
-)
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.boltzmann import CriticLogDensity, critic_features, minimum_q
 from sb3_rfm.common.critic_gradients import FEWEST_SORTED, N_SIZES
 from sb3_rfm.common.critic_networks import RectifierNetwork
+from sb3_rfm.common.groups import ENTROPY_FLOOR
 from sb3_rfm.common.hidden_layers import Trace
+from sb3_rfm.common.losses import next_value
 from sb3_rfm.common.networks import FlowNetwork, TimeEmbedding
-from sb3_rfm.common.row import ENTROPY_FLOOR
-from sb3_rfm.common.selection import choose, take
+from sb3_rfm.common.optimization import gradient_step
+from sb3_rfm.common.selection import gather_selected, select_by_softmax
 from sb3_rfm.common.temperature import (
+    DUAL_RATE,
     Temperature,
     gaussian_entropy,
     parse_temperature,
 )
+from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Box, Data, Heun, Interpolant, TanhLatent, Velocity
 from sb3_rfm.sampling.divergences import ExactDivergence
 from sb3_rfm.sampling.estimators.posteriors import value_and_gradient, value_and_score
 from sb3_rfm.sampling.supports import Clipped
 
 
-def model(algorithm: type[BoltzmannAlgorithm] = RFMFlow, **changes: Any) -> BoltzmannAlgorithm:
+def model(algorithm: type[FlowActorCritic] = RFMFlow, **changes: Any) -> FlowActorCritic:
     arguments: dict[str, Any] = {
         "buffer_size": 10,
         "device": "cpu",
@@ -81,7 +81,7 @@ def test_bfloat16_keeps_differences_between_actions() -> None:
 
 
 @pytest.mark.parametrize("support", [Box(), TanhLatent(), Clipped(), Clipped(extrapolate=True)])
-@pytest.mark.parametrize("view", [CriticView(), CriticView(mean=True)])
+@pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize(
     ("net_arch", "options"),
     [
@@ -94,12 +94,12 @@ def test_bfloat16_keeps_differences_between_actions() -> None:
     ids=str,
 )
 def test_the_laws_own_score_is_autograds(
-    support: Any, view: CriticView, net_arch: list[int], options: dict[str, Any]
+    support: Any, mean: bool, net_arch: list[int], options: dict[str, Any]
 ) -> None:
     arguments = {"net_arch": {"pi": [8], "qf": net_arch}, **options}
     one = model(policy_kwargs=arguments)
     features = critic_features(one.critic, th.rand(5, 3))
-    law = Boltzmann(one.critic, features, th.tensor(0.1), support, view=view)
+    law = CriticLogDensity(one.critic, features, th.tensor(0.1), support, mean=mean)
     x = 3 * th.rand(5, 2, 7).permute(2, 0, 1) - 1.5  # not contiguous
     for own, reference in zip(value_and_score(law, x), value_and_gradient(law, x), strict=True):
         assert not own.requires_grad
@@ -109,7 +109,7 @@ def test_the_laws_own_score_is_autograds(
 def test_the_laws_score_in_bfloat16_is_autograds_but_for_rounding() -> None:
     one = model(policy_kwargs={"net_arch": [64, 64]})
     features = critic_features(one.critic, th.rand(50, 3))
-    law = Boltzmann(one.critic, features, th.tensor(0.1), Box(), bfloat16=True)
+    law = CriticLogDensity(one.critic, features, th.tensor(0.1), Box(), bfloat16=True)
     x = 2 * th.rand(7, 50, 2) - 1
     (value, score), (q, gradient) = value_and_score(law, x), value_and_gradient(law, x)
     assert value == pytest.approx(q, abs=1e-4)
@@ -127,7 +127,7 @@ def test_products_have_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(RectifierNetwork, "action_gradient", action_gradient)
     for _ in range(50):
-        law = Boltzmann(one.critic, critic_features(one.critic, th.rand(40, 3)), 1.0, Box())
+        law = CriticLogDensity(one.critic, critic_features(one.critic, th.rand(40, 3)), 1.0, Box())
         law.value_and_score(2 * th.rand(FEWEST_SORTED // 40 + 1, 40, 2) - 1)
     assert 1 < len(sizes) <= N_SIZES + 1
 
@@ -137,8 +137,9 @@ def test_candidates_in_bfloat16_are_those_in_float32_but_for_rounding() -> None:
     drawn = []
     for bfloat16 in (False, True):
         th.manual_seed(0)
-        learner = dataclasses.replace(one.learner, bfloat16=bfloat16)
-        drawn.append(learner.candidates(one.actor.field(th.rand(20, 3)), 8))
+        velocity = one.actor.velocity(one.actor.features(th.rand(20, 3)))
+        velocity = dataclasses.replace(velocity, bfloat16=bfloat16)
+        drawn.append(one.actor.sample(velocity, 8))
     exact, rounded = drawn
     assert exact.dtype == rounded.dtype == th.float32
     assert not th.equal(exact, rounded)
@@ -150,16 +151,18 @@ def test_bfloat16_is_chosen_by_what_is_faster(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(th.cpu, "_is_amx_tile_supported", lambda: False)
     for times_faster, chosen in ((0.5, False), (2.2, True)):
         monkeypatch.setattr(networks, "_times_faster_in_bfloat16", lambda n=times_faster: n)
-        assert model().learner.bfloat16 is chosen
-        assert not model(bfloat16=False).learner.bfloat16
+        assert model().method.bfloat16 is chosen
+        assert not model(bfloat16=False).method.bfloat16
     monkeypatch.setattr(th.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert not model().learner.bfloat16
+    assert not model().method.bfloat16
 
 
 @pytest.mark.parametrize("support", [Box(), TanhLatent()])
 def test_boltzmann_is_q_over_temperature_with_jacobian(support: Any) -> None:
     one = model()
-    law = Boltzmann(one.critic, critic_features(one.critic, th.rand(5, 3)), th.tensor(0.1), support)
+    law = CriticLogDensity(
+        one.critic, critic_features(one.critic, th.rand(5, 3)), th.tensor(0.1), support
+    )
     x = (th.rand(4, 5, 2, dtype=th.float32) * 1.8 - 0.9).requires_grad_()
     action = support.to_action(x)
     rows = [
@@ -174,7 +177,7 @@ def test_estimation_leaves_gradients_alone() -> None:
     for parameter in one.critic.parameters():
         parameter.grad = th.full_like(parameter, 7.0)
     batch = one.replay_buffer.sample(4)
-    one.learner.update_actor(batch.observations, batch.actions)
+    one._update_actor(batch)
     assert all((parameter.grad == 7.0).all() for parameter in one.critic.parameters())
 
 
@@ -182,12 +185,15 @@ def test_estimation_leaves_gradients_alone() -> None:
     ("changes", "critic", "target"),
     [
         ({}, 1, 0),
-        ({"critic_view": "target_min"}, 1, 1),
+        ({"estimator": {"use_target_critic": True, "q_aggregation": "min"}}, 1, 1),
         (
             {
-                "critic_view": "target_min",
-                "examples": "replay",
-                "estimator": "noise",
+                "estimator": {
+                    "use_target_critic": True,
+                    "q_aggregation": "min",
+                    "name": "noise_expectation",
+                },
+                "actor_update": {"x_t_from": "replay"},
                 "temperature": 0.02,
             },
             0,
@@ -211,23 +217,23 @@ def test_an_actors_update_extracts_features_once(
 
     for name, owner in owners.items():
         owner.features_extractor.register_forward_hook(counted(name))
-    one.learner.update_actor(th.rand(8, 3), 2 * th.rand(8, 2) - 1)
+    update_actor(one, th.rand(8, 3), 2 * th.rand(8, 2) - 1)
     assert calls == {"actor": 1, "critic": critic, "target": target}
 
 
-def test_choice_has_softmax_probabilities() -> None:
+def test_selection_has_softmax_probabilities() -> None:
     th.manual_seed(0)
     n_draws, q = 20_000, th.tensor([0.0, 0.1, -0.2, 0.3])
-    draws = choose(q[:, None].expand(4, n_draws), th.tensor(0.2))
+    draws = select_by_softmax(q[:, None].expand(4, n_draws), th.tensor(0.2))
     expected = th.softmax(q / 0.2, 0)
     frequency = th.bincount(draws, minlength=4) / n_draws
     assert expected.max() < 0.7  # a premise: no candidate takes all
     assert ((frequency - expected).abs() < 4 * (expected * (1 - expected) / n_draws).sqrt()).all()
 
 
-def test_take_picks_each_states_candidate() -> None:
+def test_gather_takes_each_states_candidate() -> None:
     candidates = th.arange(12.0).view(3, 2, 2)
-    assert take(candidates, th.tensor([2, 0])).tolist() == [[8.0, 9.0], [2.0, 3.0]]
+    assert gather_selected(candidates, th.tensor([2, 0])).tolist() == [[8.0, 9.0], [2.0, 3.0]]
 
 
 def test_fixed_noise_is_even_and_begins_at_the_origin() -> None:
@@ -288,14 +294,15 @@ def test_tuning_moves_the_temperature_in_proportion_and_never_far() -> None:
         (math.inf, 1.0),
     ):
         temperature.assign(0.1)
-        temperature.tune(th.tensor(excess - 2.0), -2.0)
+        optimizer = th.optim.SGD(temperature.parameters(), DUAL_RATE)
+        gradient_step(optimizer, temperature.dual_loss(th.tensor(excess - 2.0), -2.0))
         assert temperature().item() == pytest.approx(0.1 * factor, rel=1e-3)
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1e2])
 def test_auto_temperature_reaches_its_entropy_in_every_unit_of_return(unit: float) -> None:
     """With a fixed critic it makes the candidates' entropy the target."""
-    one = one_dimensional(temperature="auto", target_entropy=-1.0, n_candidates=8)
+    one = one_dimensional(temperature="auto", target_entropy=-1.0, candidates={"n": 8})
     fit_critic(one)
     with th.no_grad():
         for net in one.critic.q_networks:
@@ -307,12 +314,12 @@ def test_auto_temperature_reaches_its_entropy_in_every_unit_of_return(unit: floa
 
 
 def test_a_tuned_temperature_needs_two_candidates_of_the_actors_update_alone() -> None:
-    one = RFMFlow("MlpPolicy", Bandit(), buffer_size=10, n_candidates=1)
-    assert (one.actor.flow.n_candidates, one.actor.flow.n_training_candidates) == (1, 2)
-    with pytest.raises(ValueError, match=r"n_training_candidates must .*at least 2.*; got 1"):
-        RFMFlow("MlpPolicy", Bandit(), n_training_candidates=1)
-    constant = RFMFlow("MlpPolicy", Bandit(), buffer_size=10, n_candidates=1, temperature=0.1)
-    assert constant.actor.flow.n_training_candidates == 1
+    one = RFMFlow("MlpPolicy", Bandit(), buffer_size=10, candidates={"n": 1})
+    assert (one.actor.candidates.n, one.settings.n_training_candidates) == (1, 2)
+    with pytest.raises(ValueError, match=r"candidates\.train must .*at least 2.*; got 1"):
+        RFMFlow("MlpPolicy", Bandit(), candidates={"train": 1})
+    constant = RFMFlow("MlpPolicy", Bandit(), buffer_size=10, candidates={"n": 1}, temperature=0.1)
+    assert constant.method.n_training_candidates == 1
 
 
 def test_a_tuned_temperature_moves_with_the_unit_of_values() -> None:
@@ -320,15 +327,13 @@ def test_a_tuned_temperature_moves_with_the_unit_of_values() -> None:
         one = RFMFlow("MlpPolicy", Bandit(), learning_starts=5, temperature=temperature).learn(10)
         before, unit = one.temperature, one.critic.unit.item()
         batch = one.replay_buffer.sample(8)
-        one.learner.update_critic(batch._replace(rewards=1e6 + batch.rewards), 0.99)
+        one._update_critic(batch._replace(rewards=1e6 + batch.rewards))
         factor = one.critic.unit.item() / unit
         assert factor > 1.1
         assert one.temperature == pytest.approx(before * (factor if moves else 1.0), rel=1e-4)
 
 
-def one_dimensional(
-    algorithm: type[BoltzmannAlgorithm] = RFMFlow, **changes: Any
-) -> BoltzmannAlgorithm:
+def one_dimensional(algorithm: type[FlowActorCritic] = RFMFlow, **changes: Any) -> FlowActorCritic:
     """A model of one action in [-1, 1] that learns fast."""
     settings = {"learning_rate": 3e-3, "temperature": 0.1, "bfloat16": False, "seed": 0, **changes}
     env = Bandit(spaces.Box(-1, 1, (1,), np.float32))
@@ -342,44 +347,56 @@ def one_dimensional(
     )
 
 
-def trained(one: BoltzmannAlgorithm, updates: int) -> dict[str, th.Tensor]:
+def trained(one: FlowActorCritic, updates: int) -> dict[str, th.Tensor]:
     """Actor updates at one state, the critic as it is."""
     obs = th.zeros(64, 3)
     for _ in range(updates):
-        info = one.learner.update_actor(obs, th.zeros(64, 1))
+        info = update_actor(one, obs, th.zeros(64, 1))
     return info
 
 
 # The defaults save both: two steps draw a quarter of this law's spread, and mix x_t from it.
-LEARN_THE_LAW = {"n_particles": 32, "n_candidates": 4, "sampling_steps": 8, "time_shift": 4.0}
+LEARN_THE_LAW = {
+    "estimator": {"n_particles": 32},
+    "candidates": {"n": 4},
+    "flow": {"steps": 8, "time_shift": 4.0},
+}
 
 
 @pytest.mark.parametrize(
     ("algorithm", "changes"),
     [
         (RFMFlow, LEARN_THE_LAW),
-        (RFMFlow, {**LEARN_THE_LAW, "parametrization": "velocity"}),
+        (RFMFlow, merged(LEARN_THE_LAW, {"flow.parametrization": "velocity"})),
         # long first steps would amplify the errors at small t that this weighting leaves
-        (RFMFlow, {**LEARN_THE_LAW, "loss_weighting": "velocity", "time_shift": 1.0}),
-        (RFMFlow, {**LEARN_THE_LAW, "estimator": "bounded", "n_times": 1, "n_particles": 16}),
+        (
+            RFMFlow,
+            merged(
+                LEARN_THE_LAW,
+                {"actor_update.loss_weighting": "velocity", "flow.time_shift": 1.0},
+            ),
+        ),
+        (
+            RFMFlow,
+            merged(
+                LEARN_THE_LAW,
+                {"estimator": {"name": "bounded", "n_times": 1, "n_particles": 16}},
+            ),
+        ),
         (
             RFMFlow,
             {
-                "support": "tanh",
-                "estimator": "noise",
-                "parametrization": "velocity",
-                "n_particles": 256,
-                "n_times": 1,
-                "sampling_steps": 4,
+                "flow": {"support": "tanh", "parametrization": "velocity", "steps": 4},
+                "estimator": {"name": "noise_expectation", "n_particles": 256, "n_times": 1},
             },
         ),
         (RFMDiffusion, {}),
-        (RFMDiffusion, {"parametrization": "noise"}),
+        (RFMDiffusion, {"flow": {"parametrization": "noise"}}),
     ],
     ids=str,
 )
 def test_actor_learns_the_boltzmann_law(
-    algorithm: type[BoltzmannAlgorithm], changes: dict[str, Any]
+    algorithm: type[FlowActorCritic], changes: dict[str, Any]
 ) -> None:
     """
     Mean and spread of the flow's samples are those of exp(Q / lambda) by quadrature, for a tilted
@@ -397,10 +414,10 @@ def test_actor_learns_the_boltzmann_law(
     assert abs(mean) > 0.15  # premises: off centre,
     assert 0.1 < std < 0.4  # and neither a point nor uniform (.58)
     one.actor.flow = dataclasses.replace(
-        one.actor.flow, solver=Heun(), sampling_steps=20, time_shift=1.0
+        one.actor.flow, solver=Heun(), steps=20, time_shift=1.0
     )  # no error of few steps
     with th.no_grad():
-        points = one.actor.candidates(one.actor.field(th.zeros(1, 3)), 4096)
+        points = draw(one, th.zeros(1, 3), 4096)
     actions = one.actor.flow.support.to_action(points).flatten()
     # the rest is the network's own error; twice the temperature would widen the law by 1.4
     assert actions.mean() == pytest.approx(mean.item(), abs=0.25 * std.item())
@@ -408,14 +425,14 @@ def test_actor_learns_the_boltzmann_law(
     # the soft value of the Boltzmann law is the largest there is
     one.critic_target.load_state_dict(one.critic.state_dict())
     with th.no_grad():
-        soft_learner = dataclasses.replace(one.learner, divergence=ExactDivergence(ENTROPY_FLOOR))
-        value, info = soft_learner.next_value(th.zeros(512, 3))
+        soft = dataclasses.replace(one.method, divergence=ExactDivergence(ENTROPY_FLOOR))
+        value, info = next_value(one.policy, soft, th.zeros(512, 3))
     largest = 0.1 * (th.logsumexp(q / 0.1, 0) + math.log(2 / 2000))
     assert -0.3 < info["rfm/policy_entropy"] < 0.3
     assert largest - 0.02 < value.mean() < largest + 0.004
 
 
-def fit_critic(one: BoltzmannAlgorithm) -> None:
+def fit_critic(one: FlowActorCritic) -> None:
     """Regress the critics on an asymmetric Q at the zero observation."""
     optimizer = th.optim.Adam(one.critic.parameters(), 3e-3)
     actions = th.linspace(-1, 1, 256).view(-1, 1)
@@ -427,7 +444,7 @@ def fit_critic(one: BoltzmannAlgorithm) -> None:
         optimizer.step()
 
 
-def averaged(one: BoltzmannAlgorithm, updates: int) -> FlowNetwork:
+def averaged(one: FlowActorCritic, updates: int) -> FlowNetwork:
     """
     The network averaged over more updates: single iterates wander with the noise of their targets.
     """
@@ -448,7 +465,7 @@ class PosteriorMean(th.nn.Module):
     :param temperature: lambda
     """
 
-    def __init__(self, one: BoltzmannAlgorithm, temperature: float) -> None:
+    def __init__(self, one: FlowActorCritic, temperature: float) -> None:
         super().__init__()
         self.interpolant, support = one.actor.flow.interpolant, one.actor.flow.support
         self.grid = th.linspace(-support.bound, support.bound, 2001)
@@ -473,7 +490,7 @@ class PosteriorMean(th.nn.Module):
 @pytest.mark.parametrize("support", ["box", "tanh"])
 @pytest.mark.parametrize(("critic", "temperature"), [("uniform", 0.1), ("tilted", 0.02)])
 def test_soft_value_of_the_boltzmann_law(
-    algorithm: type[BoltzmannAlgorithm], support: str, critic: str, temperature: float
+    algorithm: type[FlowActorCritic], support: str, critic: str, temperature: float
 ) -> None:
     """
     Where the flow draws ``exp(Q / lambda)``, ``V = lambda log int exp(Q / lambda)``: it reaches the
@@ -483,12 +500,11 @@ def test_soft_value_of_the_boltzmann_law(
     one = one_dimensional(
         algorithm,
         temperature=temperature,
-        support=support,
-        estimator="noise",
-        entropy_backup=True,
-        solver=solver,
-        sampling_steps=48,
-        n_candidates=64,
+        flow={"support": support, "solver": solver, "steps": 48, "time_shift": 1.0},
+        estimator={"name": "noise_expectation", "n_times": 1},
+        critic_update={"entropy": True},
+        candidates={"n": 64},
+        gamma=0.9,
     )
     if critic == "uniform":
         for net in one.critic.q_networks:
@@ -499,7 +515,7 @@ def test_soft_value_of_the_boltzmann_law(
     one.actor.network = exact = PosteriorMean(one, temperature)
     zeros, actions = th.zeros(8, 3), th.zeros(8, 1)
     data = ReplayBufferSamples(zeros, actions, zeros, th.zeros(8, 1), th.full((8, 1), 0.25))
-    info = one.learner.update_critic(data, 0.9)
+    info = one._update_critic(data)
     entropy_part = abs(temperature * info["rfm/policy_entropy"].item())
     assert entropy_part > 0.4 * temperature
     value = (info["rfm/q_target"].item() - 0.25) / 0.9
@@ -508,49 +524,56 @@ def test_soft_value_of_the_boltzmann_law(
 
 def test_value_without_entropy_is_softmaxs() -> None:
     """The default: what drawing one candidate by softmax gives on average, to the last bit."""
-    one, obs = model(entropy_backup=False), th.rand(5, 3)
-    assert RFMFlow.row.entropy_backup is False
+    one, obs = model(critic_update={"entropy": False}), th.rand(5, 3)
+    assert RFMFlow.defaults.critic_update.entropy is False
     with th.no_grad():
         th.manual_seed(1)
-        value, info = one.learner.next_value(obs)
+        value, info = next_value(one.policy, one.method, obs)
         th.manual_seed(1)
-        points = one.learner.candidates(one.actor.field(obs), one.actor.flow.n_candidates)
+        velocity = one.actor.velocity(one.actor.features(obs))
+        velocity = dataclasses.replace(velocity, bfloat16=one.method.bfloat16)
+        points = one.actor.sample(velocity, one.actor.candidates.n)
         target = one.critic_target
-        q = minimum_q(target, critic_features(target, obs), points, one.learner.bfloat16)
+        q = minimum_q(target, critic_features(target, obs), points, one.method.bfloat16)
     assert th.equal(value, (th.softmax(q / one.actor.temperature(), 0) * q).sum(0))
     assert "rfm/policy_entropy" not in info
 
 
 def test_log_prob_is_that_of_the_actions() -> None:
     """Entropy of tanh(x): from the density, and from the spacings of the drawn actions."""
-    one = one_dimensional(support="tanh", estimator="noise", sampling_steps=4)
+    one = one_dimensional(
+        flow={"support": "tanh", "steps": 4, "time_shift": 1.0},
+        estimator={"name": "noise_expectation", "n_times": 1},
+    )
     one.actor.network = PosteriorMean(one, 0.1)
     with th.no_grad():
-        field = one.actor.field(th.zeros(1, 3))
-        points, log_prob = one.actor.candidates_with_log_prob(field, 5_000, ExactDivergence())
+        velocity = one.actor.velocity(one.actor.features(th.zeros(1, 3)))
+        points, log_prob = one.actor.sample_with_log_prob(velocity, 5_000, ExactDivergence())
     actions = one.actor.flow.support.to_action(points).flatten()
     assert one.actor.flow.support.log_det(points).mean() < -0.2  # a premise: the Jacobian matters
     assert -log_prob.mean() == pytest.approx(differential_entropy(actions), abs=0.02)
 
 
-@pytest.mark.parametrize("estimator", ["bounded", "diagonal_centred", "noise"])
+@pytest.mark.parametrize("estimator", ["bounded", "diagonal_centred", "noise_expectation"])
 def test_times_of_a_state_share_evaluations(
     estimator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     support = "box" if estimator == "bounded" else "tanh"
-    one = model(estimator=estimator, support=support, n_times=4, n_particles=8)
+    one = model(
+        estimator={"name": estimator, "n_times": 4, "n_particles": 8}, flow={"support": support}
+    )
     problems, points = [], []
-    network, call = one.actor.network, Boltzmann.value_and_score
+    network, call = one.actor.network, CriticLogDensity.value_and_score
 
-    def value_and_score(self: Boltzmann, x: th.Tensor) -> Any:
+    def value_and_score(self: CriticLogDensity, x: th.Tensor) -> Any:
         points.append(x.shape[:-1])
         return call(self, x)
 
-    monkeypatch.setattr(Boltzmann, "value_and_score", value_and_score)
-    monkeypatch.setattr(Boltzmann, "__call__", lambda self, x: value_and_score(self, x)[0])
+    monkeypatch.setattr(CriticLogDensity, "value_and_score", value_and_score)
+    monkeypatch.setattr(CriticLogDensity, "__call__", lambda self, x: value_and_score(self, x)[0])
     network.register_forward_hook(lambda m, given, out: problems.append(given[1].shape))
     obs, actions = th.rand(32, 3), th.rand(32, 2)
-    info = one.learner.update_actor(obs, actions)
+    info = update_actor(one, obs, actions)
     assert problems[-1] == (4, 8, 2)  # as many points as transitions, of a quarter of the states
     assert all(value.isfinite().all() for value in info.values())
     # bounded: a gradient at the policy's mean, one for each time, and the particles of all times
@@ -566,22 +589,21 @@ def test_loss_weighting_changes_the_error_that_is_squared() -> None:
     losses, gradients = [], []
     for parametrization, weighting in (("data", "velocity"), ("velocity", "uniform")):
         one = model(
-            parametrization=parametrization,
-            loss_weighting=weighting,
+            flow={"parametrization": parametrization},
+            actor_update={"loss_weighting": weighting, "max_grad_norm": math.inf},
             learning_rate=0.0,
-            max_grad_norm=math.inf,
             bfloat16=False,
         )
         network = one.actor.network
         if parametrization == "velocity":
             one.actor.network = DataAsVelocity(network, one.actor.flow.interpolant)
         th.manual_seed(1)
-        info = one.learner.update_actor(th.rand(64, 3), th.zeros(64, 2))
+        info = update_actor(one, th.rand(64, 3), th.zeros(64, 2))
         losses.append(info["train/actor_loss"])
         gradients.append(th.cat([p.grad.flatten() for p in network.parameters()]))
-    plain = model(learning_rate=0.0, max_grad_norm=math.inf, bfloat16=False)
+    plain = model(learning_rate=0.0, actor_update={"max_grad_norm": math.inf}, bfloat16=False)
     th.manual_seed(1)
-    info = plain.learner.update_actor(th.rand(64, 3), th.zeros(64, 2))
+    info = update_actor(plain, th.rand(64, 3), th.zeros(64, 2))
     assert info["train/actor_loss"] < 0.3 * losses[0]
     th.testing.assert_close(*losses, rtol=1e-3, atol=0)
     th.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3 * gradients[0].abs().max().item())

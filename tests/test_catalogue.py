@@ -1,37 +1,40 @@
-"""Every algorithm of this package: a row of choices, its pages, its file, its name."""
+"""Every algorithm of this package: its settings, its pages, its file, its name."""
 
+import importlib.util
 import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sb3_rfm
 from sb3_rfm import algorithms, sampling
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import GROUPS, Settings
 from sb3_rfm.experiments.hyperparams import ALGORITHMS, algorithm_class, hyperparams_file
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINES = [name for name in algorithms.__all__ if not name.startswith("RFM")]
-ROWS = [name for name in BASELINES if name != "SAC"]
+OF_SETTINGS = [name for name in BASELINES if name != "SAC"]
 SECTIONS = ["Notes", "Can I use?", "Example", "Results", "Parameters"]
-CHOICE = re.compile(r"^\|[^|]*\| `(\w+)` \| `([^`]+)` \|", re.MULTILINE)
+SETTING = re.compile(r"^\| `([\w.]+)` \| (?:`([^`]+)`|not used) \|", re.MULTILINE)
 
 
 def text(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_a_baseline_is_a_row_of_choices_and_no_code(name: str) -> None:
+@pytest.mark.parametrize("name", OF_SETTINGS)
+def test_a_baseline_is_settings_and_no_code(name: str) -> None:
     cls = getattr(algorithms, name)
     lines, _ = inspect.getsourcelines(cls)
     assert len(lines) <= 40
     own = {key for key in vars(cls) if not key.startswith("_")}
-    assert own == {"row"}
-    assert issubclass(cls, BoltzmannAlgorithm)
+    assert own == {"defaults"}
+    assert isinstance(cls.defaults, Settings)
+    assert issubclass(cls, FlowActorCritic)
     assert "Where it differs from the paper:" in inspect.getdoc(cls)
 
 
@@ -66,14 +69,37 @@ def test_a_baseline_is_documented(name: str) -> None:
         assert f"`{name}`" in text("README.md")
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_a_page_says_what_the_row_says(name: str) -> None:
-    """Every value on the page is the row's, and what departs from RFMFlow is on the page."""
-    row = getattr(algorithms, name).row
-    shown = dict(CHOICE.findall(text(f"docs/{name.lower()}.md")))
-    for argument, value in shown.items():
-        assert eval(value, vars(sampling).copy()) == getattr(row, argument), argument
-    not_used = {"estimator", "n_particles"} if name in ("DPMD", "QVPO") else set()
-    not_used |= {"temperature"} if name == "QVPO" else set()
-    departing = {f.name for f in fields(Row) if getattr(row, f.name) != getattr(Row(), f.name)}
-    assert departing - not_used <= set(shown)
+def by_path(settings: Settings) -> dict[str, Any]:
+    """Settings by their paths, ``flow.steps``; a group that is None by its name."""
+    values = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in GROUPS and value is not None:
+            values |= {f"{field.name}.{f.name}": getattr(value, f.name) for f in fields(value)}
+        else:
+            values[field.name] = value
+    return values
+
+
+def built(page: str) -> str:
+    """A page as the site has it: with its table of settings."""
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "settings_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    return tables.on_page_markdown(text(page))
+
+
+@pytest.mark.parametrize("name", OF_SETTINGS)
+def test_a_page_says_what_the_settings_say(name: str) -> None:
+    """Every value on the page is the class's, and what departs from RFMFlow is on the page."""
+    own, flow = by_path(getattr(algorithms, name).defaults), by_path(Settings())
+    shown = dict(SETTING.findall(built(f"docs/{name.lower()}.md")))
+    for path, value in shown.items():
+        if value:
+            assert eval(value, vars(sampling).copy()) == own[path], path
+    not_used = {path for path, value in shown.items() if not value}
+    assert not_used == ({"temperature"} if name == "QVPO" else set())
+    departing = {path for path, value in own.items() if path not in flow or flow[path] != value}
+    assert departing <= set(shown)

@@ -79,7 +79,15 @@ def test_the_entry_point_passes_the_exit_code_on():
         ),
         (
             ["run", "--env", "Pendulum-v1", "--hyperparams", "n_partcles:3"],
-            "RFMFlow has no hyperparameter 'n_partcles': did you mean n_particles",
+            "RFMFlow has no hyperparameter 'n_partcles': it has policy, env, ",
+        ),
+        (
+            ["run", "--env", "Pendulum-v1", "--hyperparams", "estimatr.name:diagonal"],
+            "RFMFlow has no hyperparameter 'estimatr': did you mean estimator",
+        ),
+        (
+            ["run", "--env", "Pendulum-v1", "--hyperparams", "n_particles:3"],
+            "RFMFlow has no hyperparameter 'n_particles': it is estimator.n_particles now",
         ),
         (
             ["run", "--algo", "qne", "--env", "Pendulum-v1", "--hyperparams", "temprature:3"],
@@ -91,6 +99,11 @@ def test_the_entry_point_passes_the_exit_code_on():
         *[
             (["run", "--env", "Pendulum-v1", "--hyperparams", pair, *more], message)
             for pair, message, *more in [
+                ("estimator.n_partcles:3", "no setting 'n_partcles': did you mean n_particles"),
+                ("flow.steps:many", "flow.steps must be an int of at least 1; got 'many'"),
+                ("flow:fast", "flow must be a dict of its settings"),
+                ("flow:fast", "flow must be a dict of its settings; got 'fast'", "flow.steps:3"),
+                ("critic_update.learning_rate:fast", "critic_update.learning_rate must be a"),
                 ("buffer_size:30.5", "buffer_size must be an int of at least 1; got 30.5"),
                 ("policy_kwargs:dict(activation_fn=nn.ReLU)", "classes can be given in Python"),
                 ("policy_kwargs:dict(foo=1)", "unexpected keyword argument 'foo'"),

@@ -23,8 +23,10 @@ from rich.console import Console
 from stable_baselines3 import SAC
 from systems import Disk
 
+from sb3_rfm import RFMFlow
 from sb3_rfm.checkpoints.replay import lengthen
 from sb3_rfm.cli import main as cli
+from sb3_rfm.common.config import CandidateSettings
 from sb3_rfm.experiments.callbacks import StopRequest
 from sb3_rfm.experiments.comparison import executors
 from sb3_rfm.experiments.comparison.campaign import Campaign
@@ -62,6 +64,7 @@ from sb3_rfm.experiments.comparison.runs import (
 )
 from sb3_rfm.experiments.comparison.worker import Outcome, _output_to, carry_out
 from sb3_rfm.experiments.folder import RunFolder
+from sb3_rfm.experiments.hyperparams import parse_overrides
 from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Machine, resume, start
 from sb3_rfm.experiments.settings import RunSettings, buffer_length
 from sb3_rfm.results.evaluation_table import TABLE, TABLE_COLUMNS, read_table, write_table
@@ -147,6 +150,23 @@ def test_a_folder_grows():
         ({"algos": {"sac": {"hyperparams": [1]}}}, r"hyperparams of sac must be.*got \[1\]"),
         ({"algos": []}, r"algos must be one value or several, got \[\]"),
         ({"hyperparams": {"batchsize": 3}}, "has no hyperparameter 'batchsize': did you mean b"),
+        (
+            {"algos": "rfm_flow", "hyperparams": {"n_particles": 3}},
+            "RFMFlow has no hyperparameter 'n_particles': it is estimator.n_particles now",
+        ),
+        (
+            {"algos": "rfm_flow", "hyperparams": {"flow.stpes": 3}},
+            "flow has no setting 'stpes': did you mean steps",
+        ),
+        (
+            {"algos": "rfm_flow", "hyperparams": {"flow": {"steps": "many"}}},
+            "flow.steps must be an int of at least 1; got 'many'",
+        ),
+        (
+            {"algos": {"qne": {"hyperparams": {"flow.steps": 3}}}, "hyperparams": {"flow": "fast"}},
+            "flow must be a dict of its settings; got 'fast'",
+        ),
+        ({"hyperparams": {"flow.steps": 3}}, "SAC has no hyperparameter 'flow'"),
         ({"hyperparams": "gamma"}, "hyperparams must be KEY: VALUE pairs, got 'gamma'"),
         ({"hyperparams": {"gamma": object()}}, "hyperparams must be plain values"),
         ({"envs": "Pendulm-v1"}, "Unknown environment 'Pendulm-v1': did you mean Pendulum"),
@@ -200,6 +220,28 @@ def test_the_command_line_has_the_last_word():
         "mine": Entry("td3", {"gamma": 0.5, "tau": 0.1}),
         "rfm_flow": Entry("rfm_flow", {"gamma": 0.5, "tau": 0.1}),
     }
+
+
+def test_settings_of_a_group_are_changed_one_by_one():
+    variant = {"flow": {"solver": "heun"}, "candidates.evaluate": 1}
+    algos = {"rfm_flow": None, "mine": {"algorithm": "rfm_diffusion", "hyperparams": variant}}
+    given = {"flow": {"steps": "1e1", "time_shift": 2.0}, "candidates": 8}
+    file = _given(algos=algos, hyperparams=given)
+    options = {"hyperparams": parse_overrides(["flow.steps:4"])}
+    comparison = define(combined(file, options))
+    flow = {"steps": 4, "time_shift": 2.0}
+    assert comparison.algos == {
+        "rfm_flow": Entry("rfm_flow", {"flow": flow, "candidates": 8}),
+        "mine": Entry(
+            "rfm_diffusion",
+            {"flow": {**flow, "solver": "heun"}, "candidates": {"n": 8, "evaluate": 1}},
+        ),
+    }
+    for label, run in comparison.settings():
+        for name, value in comparison.algos[label].hyperparams.items():
+            assert run.hyperparams[name] == value
+    (_, whole), *_ = define(file).settings()
+    assert whole.hyperparams["flow"] == {"steps": 10, "time_shift": 2.0}
 
 
 def test_a_yaml_file_is_read_as_it_is_meant(tmp_path):
@@ -601,7 +643,13 @@ def _steps(path):
 def test_a_comparison_from_the_first_run_to_the_last(capsys):
     algos = {
         "sac": None,
-        "mine": {"algorithm": "rfm_flow", "hyperparams": {"n_eval_candidates": 1}},
+        "mine": {
+            "algorithm": "rfm_flow",
+            "hyperparams": {
+                "candidates": {"evaluate": 1},
+                "critic_update.learning_rate": "lin_1e-3",
+            },
+        },
         "broken": {"algorithm": "sac", "hyperparams": {"batch_size": -1}},
     }
     config = _write(_given(algos=algos, eval_freq=20, checkpoint_freq=20, folder="runs/here"))
@@ -630,6 +678,9 @@ def test_a_comparison_from_the_first_run_to_the_last(capsys):
     assert [row.steps for row in table["mine", ENV, 0]] == [0, 20, 40]
     assert {row.algorithm for row in table["mine", ENV, 0]} == {"rfm_flow"}
     assert {row.n_episodes for row in table["mine", ENV, 0]} == {1}
+    shown = RunFolder(mine).read_config()["hyperparameters"]
+    assert shown["candidates"] == {**vars(CandidateSettings()), "evaluate": 1}
+    assert shown["critic_update"]["learning_rate"].startswith("LinearSchedule(start=0.001")
 
     # once more, with a seed and steps more: what is finished goes on, a broken one is tried again
     stamp = (mine / "config.yml").stat().st_mtime_ns
@@ -643,6 +694,27 @@ def test_a_comparison_from_the_first_run_to_the_last(capsys):
     assert _steps(mine) == [0, 20, 40, 60]
     assert _steps(folder / f"mine__{ENV}__seed1") == [0, 20, 40, 60]
     assert "Going on from step 40 of 60" in (mine / LOG).read_text()
+
+
+def test_the_command_line_reaches_the_settings_of_a_group():
+    what = [
+        "--algos",
+        "rfm_flow",
+        "--envs",
+        ENV,
+        "--seeds",
+        "0",
+        "--steps",
+        "30",
+        "--device",
+        "cpu",
+    ]
+    own = [*TINY_TEXT, "flow.steps:3", "candidates.evaluate:1"]
+    options = ["--folder", "c", "--eval-freq", "30", "--eval-episodes", "1"]
+    assert cli.main(["compare", *what, *options, "--hyperparams", *own]) == 0
+    model = RFMFlow.load(f"c/rfm_flow__{ENV}__seed0/final_model.zip")
+    assert model.flow == replace(RFMFlow.defaults.flow, steps=3)
+    assert model.candidates == replace(RFMFlow.defaults.candidates, evaluate=1)
 
 
 MORTAL = """
@@ -853,6 +925,23 @@ def test_a_script_trains_another_policy_by_one_word(word, tmp_path, monkeypatch,
         ([], "--algos, --envs, --seeds, --steps required, for example --algos rfm_flow sac"),
         (["--config", "nothing.yml"], "--config: there is no file nothing.yml"),
         (["--algos", "ppo", "--envs", ENV, "--seeds", "0", "--steps", "9"], "got 'ppo'"),
+        (
+            [
+                *[
+                    "--algos",
+                    "qne",
+                    "--seeds",
+                    "0",
+                    "--steps",
+                    "9",
+                    "--hyperparams",
+                    "sampling_steps:4",
+                    "--envs",
+                ],
+                ENV,
+            ],
+            "QNE has no hyperparameter 'sampling_steps': it is flow.steps now",
+        ),
         (["--jobs", "0"], "jobs must be an integer of at least 1, got 0"),
         (["--retries", "-1"], "retries must be an integer of at least 0, got -1"),
     ],

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rfm import QNE, RFMFlow
 from sb3_rfm.common.critic_watch import IMPOSSIBLE, CriticWatch
+from sb3_rfm.experiments.hyperparams import merged
 
 SMALL: dict[str, Any] = {
     "learning_starts": 50,
@@ -76,13 +77,14 @@ SCALED += [(kind, scale) for kind in ("tiny at first", "negative") for scale in 
 @pytest.mark.parametrize(("kind", "scale"), SCALED)
 def test_the_verdict_is_the_same_at_every_scale_of_rewards(kind: str, scale: float) -> None:
     env = Rewarded(lambda total, over: scale * REWARDS[kind](total, over))
-    assert alarms(RFMFlow, env, 130, policy_delay=50) == []
-    rates = {"learning_rate": 1e3, "critic_learning_rate": 1e3}
+    seldom = {"actor_update": {"every": 50}}
+    assert alarms(RFMFlow, env, 130, **seldom) == []
+    rates = {"learning_rate": 1e3, "critic_update": {"learning_rate": 1e3}}
     plain = {
         "net_arch": [8],
         "critic_kwargs": {"layer_norm": False},
     }  # zero rewards leave others at zero
-    assert len(alarms(RFMFlow, env, 130, policy_delay=50, policy_kwargs=plain, **rates)) >= 1
+    assert len(alarms(RFMFlow, env, 130, **seldom, policy_kwargs=plain, **rates)) >= 1
 
 
 @pytest.mark.parametrize(
@@ -90,22 +92,27 @@ def test_the_verdict_is_the_same_at_every_scale_of_rewards(kind: str, scale: flo
     [
         {"gamma": 1.0},
         {"gamma": 0.999, "n_steps": 3},
-        {"reward_scale": 100.0},
+        {"critic_update": {"reward_scale": 100.0}},
         {"size": 1000.0},
-        {"entropy_backup": True, "temperature": 1.0, "gamma": 0.5, "tau": 0.5},
+        {"critic_update": {"entropy": True}, "temperature": 1.0, "gamma": 0.5, "tau": 0.5},
     ],
     ids=str,
 )
 def test_no_alarm_and_alarm(changes: dict[str, Any]) -> None:
     env = Rewarded(REWARDS["tiny at first"], changes.pop("size", 1.0))
-    changes = {"policy_delay": 20, **changes}
+    changes = {"actor_update": {"every": 20}, **changes}
     assert alarms(RFMFlow, env, 130, **changes) == []
-    assert len(alarms(RFMFlow, env, 130, **changes, critic_learning_rate=1e3)) >= 1
+    fast = merged(changes, {"critic_update.learning_rate": 1e3})
+    assert len(alarms(RFMFlow, env, 130, **fast)) >= 1
 
 
 def test_the_soft_value_of_no_rewards_is_no_divergence() -> None:
-    changes = {"temperature": 5.0, "gamma": 0.9, "tau": 0.2, "policy_delay": 50}
-    changes |= {"sampling_steps": 2, "n_candidates": 2, "critic_learning_rate": 0.03}
+    changes = {"temperature": 5.0, "gamma": 0.9, "tau": 0.2, "actor_update": {"every": 50}}
+    changes |= {
+        "flow": {"steps": 2},
+        "candidates": {"n": 2},
+        "critic_update": {"learning_rate": 0.03},
+    }
     assert alarms(QNE, Rewarded(REWARDS["none"]), 110, **changes) == []
 
 

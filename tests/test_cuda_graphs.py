@@ -20,16 +20,16 @@ from sb3_rfm.common.cuda_graphs import (
     Work,
     set_capturable,
 )
+from sb3_rfm.common.deferred_logging import READ_EVERY
 from sb3_rfm.common.optimization import make_optimizer, set_learning_rate
-from sb3_rfm.common.recording import READ_EVERY
-from sb3_rfm.common.regression import Info
+from sb3_rfm.common.targets import Info
 
 SMALL: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [16]},
     "buffer_size": 500,
     "learning_starts": 20,
     "batch_size": 8,
-    "n_particles": 4,
+    "estimator": {"n_particles": 4},
     "seed": 0,
 }
 needs_gpu = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
@@ -156,7 +156,11 @@ def test_a_gpu_is_read_rarely_and_before_a_log_is_written() -> None:
 @needs_gpu
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"n_times": 4, "n_particles": 8}, {"one_step_policy": True, "temperature": "auto"}],
+    [
+        {},
+        {"estimator": {"n_times": 4, "n_particles": 8}},
+        {"flow": {"one_step": True}, "temperature": "auto"},
+    ],
     ids=str,
 )
 def test_trains_by_replay_on_a_gpu(changes: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ all the work before it. What this cannot see is a library routine that waits by 
 """
 
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,8 +20,7 @@ from torch._subclasses.fake_tensor import (
 
 import sb3_rfm
 from sb3_rfm.common import critic_gradients, hidden_layers
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.learner import Learner
+from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.sampling.numerics import importance, least_squares, truncated_normals
 from sb3_rfm.sampling.numerics.importance import effective_sample_size
 
@@ -37,23 +35,23 @@ def off_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(th.linalg, "eigh")  # it waits for its own error code
 
 
-def model(name: str = "RFMFlow", **changes: Any) -> BoltzmannAlgorithm:
+def model(name: str = "RFMFlow", **changes: Any) -> FlowActorCritic:
     settings = {"policy_kwargs": {"net_arch": [16, 16]}, "device": "cpu", "buffer_size": 100}
     return getattr(sb3_rfm, name)("MlpPolicy", Bandit(), **{**settings, **changes})
 
 
-def update(learner: Learner) -> None:
+def update(one: FlowActorCritic) -> None:
     """An update of critic and actor on a batch of 32."""
     obs, actions = th.rand(32, 3), 2 * th.rand(32, 2) - 1
     zeros = th.zeros(32, 1)
     data = ReplayBufferSamples(obs, actions, th.rand(32, 3), zeros, th.rand(32, 1), None)
-    learner.update_critic(data, 0.99)
-    learner.update_actor(obs, actions)
+    one._update_critic(data)
+    one._update_actor(data)
 
 
-def without_values(one: BoltzmannAlgorithm) -> None:
+def without_values(one: FlowActorCritic) -> None:
     """The same update on tensors that have shapes and no values."""
-    update(one.learner)  # what is computed once and kept is computed here
+    update(one)  # what is computed once and kept is computed here
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with FakeCopyMode(mode):
         policy = deepcopy(one.policy)
@@ -61,18 +59,31 @@ def without_values(one: BoltzmannAlgorithm) -> None:
         actor, critic = policy.actor, policy.critic
         actor.optimizer = th.optim.Adam(actor.flow_parameters(), fused=True)
         critic.optimizer = th.optim.Adam(critic.parameters(), fused=True)
-        update(replace(one.learner, policy=policy))
+        one.policy = policy
+        one._create_aliases()
+        one.temperature_optimizer = th.optim.SGD(actor.temperature.parameters(), 0.1)
+        update(one)
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
         ("RFMFlow", {}),
-        ("RFMFlow", {"n_times": 2, "n_particles": 8, "n_training_candidates": 8}),
-        ("RFMFlow", {"one_step_policy": True, "policy_tau": 0.1, "temperature": "auto"}),
-        ("RFMFlow", {"entropy_backup": "hutchinson", "solver": "heun", "critic_view": "mean"}),
+        ("RFMFlow", {"estimator": {"n_times": 2, "n_particles": 8}, "candidates": {"train": 8}}),
+        (
+            "RFMFlow",
+            {"flow": {"one_step": True}, "actor_update": {"average": 0.1}, "temperature": "auto"},
+        ),
+        (
+            "RFMFlow",
+            {
+                "critic_update": {"entropy": "hutchinson"},
+                "flow": {"solver": "heun"},
+                "estimator": {"q_aggregation": "mean"},
+            },
+        ),
         ("RFMFlow", {"policy_kwargs": LAYER_NORM}),
-        ("RFMFlow", {"support": "tanh", "estimator": "diagonal_centred"}),
+        ("RFMFlow", {"flow": {"support": "tanh"}, "estimator": "diagonal_centred"}),
         ("RFMFlow", {"policy_kwargs": {"net_arch": [16], "normalize_observations": True}}),
         *((name, {}) for name in ("RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC")),
         *((name, {}) for name in ("DPMD", "QSM", "QVPO")),

@@ -15,6 +15,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 import sb3_rfm
+from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.export import weights
 from sb3_rfm.export.onnx import export_onnx
 from sb3_rfm.export.weights import load_weights, read_header, save_weights
@@ -27,15 +28,21 @@ SMALL: dict[str, Any] = {
     "buffer_size": 50,
     "seed": 0,
     "device": "cpu",
-    "n_candidates": 2,
-    "n_eval_candidates": 6,
 }
-ROWS: dict[str, Any] = {**SMALL, "sampling_steps": 2, "n_particles": 4}
+SAMPLING: dict[str, Any] = {
+    "flow": {"steps": 2},
+    "estimator": {"n_particles": 4},
+    "candidates": {"n": 2, "evaluate": 6},
+}
+WITHOUT_PARTICLES = ("DPMD", "QSM", "QVPO")
 NAMES = ("RFMFlow", "RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC", "DPMD", "QSM", "QVPO", "SAC")
 
 
 def small(name: str = "RFMFlow", env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
-    settings = {**(SMALL if name == "SAC" else ROWS), **changes}
+    sampling = {"n_candidates": 2, "n_eval_candidates": 6} if name == "SAC" else dict(SAMPLING)
+    if name in WITHOUT_PARTICLES:
+        del sampling["estimator"]
+    settings = merged({**SMALL, **sampling}, changes)
     return getattr(sb3_rfm, name)(policy, Bandit() if env is None else env, **settings)
 
 
@@ -94,7 +101,11 @@ def test_training_goes_on_after_loading(tmp_path: Path) -> None:
 
 
 def test_each_tensor_is_there_once_and_the_header_is_json(tmp_path: Path) -> None:
-    model = small(temperature=lambda progress: progress + 0.1, support="tanh", estimator="noise")
+    model = small(
+        temperature=lambda progress: progress + 0.1,
+        flow={"support": "tanh"},
+        estimator={"name": "noise_expectation"},
+    )
     path = model.save_weights(tmp_path / "weights.safetensors")
     content = safetensors_torch.load_file(path)
     assert {id(t) for t in model.policy.state_dict(keep_vars=True).values()} == {
@@ -104,7 +115,9 @@ def test_each_tensor_is_there_once_and_the_header_is_json(tmp_path: Path) -> Non
     assert header == json.loads(json.dumps(weights.describe(model)))
     assert header["algorithm"] == "RFMFlow"
     assert header["versions"]["torch"].startswith(th.__version__.split("+")[0])
-    assert header["choices"]["sampling_steps"] == 2
+    assert header["settings"] == weights.plain(model.settings)
+    assert header["settings"]["flow"]["steps"] == 2
+    assert header["settings"]["estimator"]["name"] == "noise_expectation"
     assert header["architecture"]["critic_kwargs"]["network"] == "mlp"
     assert header["action_space"] == {
         "type": "Box", "shape": [2], "dtype": "float32", "low": -1.0, "high": 1.0
@@ -145,7 +158,7 @@ def test_a_space_that_cannot_be_described_is_named() -> None:
         ({"policy_kwargs": {"net_arch": [8]}}, ["net_arch: got [16], expected [8]"]),
         ({"policy_kwargs": {"net_arch": [16], "n_critics": 1}}, ["qf1.0.bias: got 'F32 [16]'"]),
         ({"policy_kwargs": {"net_arch": [16], "activation_fn": nn.Tanh}}, ["activation.Tanh"]),
-        ({"parametrization": "velocity"}, ["parametrization: type: got 'Data'"]),
+        ({"flow": {"parametrization": "velocity"}}, ["parametrization: type: got 'Data'"]),
         (
             {"policy_kwargs": {"net_arch": [16], "critic_kwargs": {"layer_norm": False}}},
             ["critic_kwargs: layer_norm: got True, expected False", "expected 'none'"],
@@ -295,13 +308,15 @@ def test_the_graph_predicts_what_the_policy_predicts(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("solver", ["heun", "ddim", "euler_maruyama"])
 @pytest.mark.parametrize("support", ["tanh", "clipped"])
 def test_each_solver_and_support_can_be_exported(solver: str, support: str, tmp_path: Path) -> None:
-    model = small(solver=solver, support=support, estimator="noise")
+    model = small(
+        flow={"solver": solver, "support": support}, estimator={"name": "noise_expectation"}
+    )
     check(model, model.export_onnx(tmp_path / "policy"))
 
 
 @pytest.mark.usefixtures("onnx")
 def test_a_one_step_policy_can_be_exported(tmp_path: Path) -> None:
-    model = small(one_step_policy=True)
+    model = small(flow={"one_step": True})
     check(model, model.export_onnx(tmp_path / "policy"))
 
 

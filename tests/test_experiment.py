@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import gymnasium as gym
@@ -24,6 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 from sb3_rfm.cli import main as cli
+from sb3_rfm.common.config import GROUPS
 from sb3_rfm.experiments.callbacks import Clock, EvaluateToCsv, StopRequest
 from sb3_rfm.experiments.folder import LOCK, RunFolder
 from sb3_rfm.experiments.hyperparams import algorithm_class
@@ -66,7 +68,7 @@ def _rows(path, column):
 def test_a_run_leaves_everything_behind(algo, env, env_id, capsys):
     options = ["--steps", "60", "--eval-freq", "30", "--eval-episodes", "1", "--seed", "3"]
     more = ["--checkpoint-freq", "25", "--no-progress", "--device", "cpu"]
-    own = ["n_eval_candidates:1"] if algo == "rfm_flow" else []
+    own = ["candidates.evaluate:1"] if algo == "rfm_flow" else []
     command = ["run", "--algo", algo, "--env", env, *options, *more]
     assert cli.main([*command, "--hyperparams", *TINY_TEXT, *own]) == 0
     printed = capsys.readouterr().out
@@ -102,6 +104,43 @@ def test_the_configuration_says_how_to_repeat_the_run():
     assert config["settings"]["hyperparams"]["env_wrapper"] == "sb3_rfm.envs.FlatFloat32"
     assert config["versions"]["torch"] == importlib.metadata.version("torch")
     assert RunSettings(**config["settings"]).steps == 20
+
+
+def test_the_configuration_shows_every_setting_of_every_group_and_is_read_back():
+    command = ["run", "--env", "Pendulum-v1", "--steps", "30", "--no-progress", "--device", "cpu"]
+    own = ["flow.steps:3", "estimator:bounded", "candidates:dict(evaluate=1)", "flow.solver:heun"]
+    options = ["--eval-episodes", "1", "--hyperparams", *TINY_TEXT, *own]
+    assert cli.main([*command, *options]) == 0
+    path = Path("runs/rfm_flow__Pendulum-v1__seed0")
+    config = RunFolder(path).read_config()
+    model = algorithm_class("rfm_flow").load(path / "final_model.zip")
+    shown = config["hyperparameters"]
+    for name, group in GROUPS.items():
+        assert set(shown[name]) == {field.name for field in fields(group)}
+        values = vars(getattr(model.settings, name))
+        assert shown[name] == {**values, **({"t_range": [0.01, 0.99]} if name == "flow" else {})}
+    assert (shown["flow"]["steps"], shown["flow"]["solver"]) == (3, "heun")
+    assert (shown["estimator"]["name"], shown["candidates"]["evaluate"]) == ("bounded", 1)
+    # what was asked for, nested, and all of it make the same model again
+    asked = RunSettings.stored(config, path)
+    assert asked.hyperparams["flow"] == {"steps": 3, "solver": "heun"}
+    assert make_model(asked, "cpu")[0].settings == model.settings
+    whole = RunSettings("rfm_flow", "Pendulum-v1", hyperparams=shown).resolved()
+    again, chosen = make_model(whole, "cpu")
+    assert again.settings == model.settings
+    assert chosen == shown
+
+
+def test_a_run_with_a_learning_rate_of_the_critics_that_falls_goes_on():
+    command = ["run", "--env", "Pendulum-v1", "--steps", "30", "--no-progress", "--device", "cpu"]
+    own = ["critic_update.learning_rate:lin_1e-3", "candidates.evaluate:1"]
+    options = ["--checkpoint-freq", "15", "--eval-freq", "30", "--eval-episodes", "1"]
+    assert cli.main([*command, *options, "--hyperparams", *TINY_TEXT, *own]) == 0
+    path = Path("runs/rfm_flow__Pendulum-v1__seed0")
+    assert cli.main(["run", "--resume", str(path), "--steps", "60", "--no-progress"]) == 0
+    assert _rows(path, "steps")[-1] == 60
+    model = algorithm_class("rfm_flow").load(path / "final_model.zip")
+    assert model.critic_lr_schedule(0.5) == pytest.approx(5e-4)
 
 
 def test_returns_and_speed_are_what_was_measured(monkeypatch):

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_rfm import QSM, SAC, RFMFlow
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
+from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.finite import LARGEST, NonFiniteError, not_finite
 
 
@@ -53,7 +53,7 @@ class Broken(gym.Wrapper):
 
 def model(
     what: str, at: int = 130, value: float = np.nan, observation: str = "vector", **changes: Any
-) -> BoltzmannAlgorithm:
+) -> FlowActorCritic:
     policy = "MultiInputPolicy" if observation == "dict" else "MlpPolicy"
     settings: dict[str, Any] = {
         "learning_starts": 100,
@@ -379,7 +379,7 @@ def test_an_error_of_numbers_is_a_value_error() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [RFMFlow, QSM])
-def test_update_that_is_not_finite(algorithm: type[BoltzmannAlgorithm]) -> None:
+def test_update_that_is_not_finite(algorithm: type[FlowActorCritic]) -> None:
     """A critic's weight overflows: named, or the update is left out and the weights stay."""
     for on_nan in ("raise", "skip"):
         one = algorithm(
@@ -395,7 +395,7 @@ def test_update_that_is_not_finite(algorithm: type[BoltzmannAlgorithm]) -> None:
                 one.learn(10, reset_num_timesteps=False)
             continue
         one.replay_buffer.dones[:] = 0  # every target bootstraps
-        one.learner.update_critic(one.replay_buffer.sample(16), 0.99)
+        one._update_critic(one.replay_buffer.sample(16))
         pairs = zip(before, one.policy.parameters(), strict=True)
         assert all(th.equal(a, b) for a, b in pairs)
 

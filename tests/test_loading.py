@@ -1,6 +1,7 @@
 """What ``load`` is given arrives, or is refused in plain words."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 
 from sb3_rfm import DPMD, SAC, SDAC, RFMDiffusion, RFMFlow
+from sb3_rfm.common.config import GROUPS, CandidateSettings
 from sb3_rfm.common.loading import algorithm_name
 
 SMALL: dict[str, Any] = {
@@ -95,8 +97,10 @@ def test_names_and_values_are_checked(algorithm: Any, tmp_path: Path) -> None:
 
 def test_networks_that_are_others_are_named(tmp_path: Path) -> None:
     small().save(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"with policy_tau=0.01 the networks are not those of"):
-        RFMFlow.load(tmp_path / "model", policy_tau=0.01)
+    with pytest.raises(
+        ValueError, match=r"with actor_update=\{'average': 0.01\} the networks are not those of"
+    ):
+        RFMFlow.load(tmp_path / "model", actor_update={"average": 0.01})
 
 
 def test_another_algorithms_file_is_refused(tmp_path: Path) -> None:
@@ -158,25 +162,51 @@ def test_the_temperature_can_be_read(tmp_path: Path) -> None:
 
 def test_callbacks_see_plain_hyperparameters(tmp_path: Path) -> None:
     """Those that log what is in ``vars(model)``, as wandb's does, and those that ask for it."""
-    model = small(n_particles=np.int64(6), temperature="auto", tau=np.float32(0.25))
+    model = small(estimator={"n_particles": np.int64(6)}, temperature="auto", tau=np.float32(0.25))
     model.save(tmp_path / "model")
     for one in (model, RFMFlow.load(tmp_path / "model")):
         seen = {name: v for name, v in vars(one).items() if type(v) in (int, float, str, bool)}
-        expected = {"n_particles": 6, "temperature": "auto", "estimator": "bounded_uncoupled"}
-        expected |= {"tau": 0.25, "gamma": 0.99, "critic_learning_rate": 1e-3, "on_nan": "raise"}
+        expected = {"temperature": "auto", "tau": 0.25, "gamma": 0.99, "on_nan": "raise"}
         assert seen | expected == seen
-        assert one.n_particles == 6
-    loaded = RFMFlow.load(tmp_path / "model", n_particles=9)
-    assert loaded.n_particles == loaded.choices.n_particles == 9
+        groups = {name: vars(vars(one)[name]) for name in GROUPS}
+        kinds = (int, float, str, bool, tuple, type(None))
+        assert all(type(v) in kinds for group in groups.values() for v in group.values())
+        assert groups["estimator"]["n_particles"] == 6
+        assert groups["estimator"]["name"] == "bounded_uncoupled"
+        assert groups["critic_update"]["learning_rate"] == 1e-3
+        assert "n_particles=6, " in str(vars(one)["estimator"])  # what wandb's writes of an object
+        assert one.estimator.n_particles == 6
+    loaded = RFMFlow.load(tmp_path / "model", estimator={"n_particles": 9})
+    assert loaded.estimator.n_particles == loaded.settings.estimator.n_particles == 9
+
+
+def test_a_dict_for_a_group_changes_what_it_names_alone(tmp_path: Path) -> None:
+    model = small(
+        candidates={"n": 3, "train": 5, "noise": 0.25}, flow={"steps": 7}, estimator="bounded",
+        temperature=0.3,
+    )  # fmt: skip
+    model.save(tmp_path / "model")
+    loaded = RFMFlow.load(tmp_path / "model", candidates={"evaluate": 1})
+    assert loaded.candidates == replace(model.candidates, evaluate=1)
+    assert loaded.settings == replace(model.settings, candidates=loaded.candidates)
+    assert loaded.actor.candidates == loaded.policy.settings.candidates == loaded.candidates
+    assert loaded.method == model.method
+    loaded.save(tmp_path / "again")
+    assert RFMFlow.load(tmp_path / "again").settings == loaded.settings
+    bare = RFMFlow.load(tmp_path / "model", candidates=9, estimator={"n_times": 2})
+    assert bare.candidates == replace(model.candidates, n=9)
+    assert bare.estimator == replace(model.estimator, n_times=2)
+    own = CandidateSettings(n=4)  # which takes the group's place
+    assert RFMFlow.load(tmp_path / "model", candidates=own).candidates == own
 
 
 def test_a_file_without_the_values_apart_loads(tmp_path: Path) -> None:
-    """As versions before this one wrote them: the row alone."""
-    model = small(n_particles=6)
-    names = [*vars(model.choices), "critic_watch", "_saved_by", "_blind"]
+    """The settings alone, which hold all that the other attributes do."""
+    model = small(estimator={"n_particles": 6})
+    names = [*vars(model.settings), "critic_watch", "_saved_by", "_blind"]
     model.save(tmp_path / "model", exclude=names)
     loaded = RFMFlow.load(tmp_path / "model")
-    assert loaded.choices == model.choices
+    assert loaded.settings == model.settings
     pairs = zip(model.policy.parameters(), loaded.policy.parameters(), strict=True)
     assert all(th.equal(a, b) for a, b in pairs)
 

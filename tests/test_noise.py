@@ -57,15 +57,15 @@ def model(**changes: Any) -> RFMFlow:
 def starts(one: RFMFlow, steps: int, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """Where the flow starts at each step that explores, (steps, M, 1, D)."""
     found: list[np.ndarray] = []
-    draw = one.actor.starts
+    draw = one.actor.sample_noise
 
-    def watched(field: Any, n_candidates: int, deterministic: bool = False) -> th.Tensor:
-        points = draw(field, n_candidates, deterministic)
-        if len(field.condition) == 1:
+    def watched(velocity: Any, n_candidates: int, deterministic: bool = False) -> th.Tensor:
+        points = draw(velocity, n_candidates, deterministic)
+        if len(velocity.condition) == 1:
             found.append(points.numpy())
         return points
 
-    monkeypatch.setattr(one.actor, "starts", watched)
+    monkeypatch.setattr(one.actor, "sample_noise", watched)
     one.learn(steps + one.learning_starts, reset_num_timesteps=False)
     return np.array(found)[-steps:]
 
@@ -76,7 +76,7 @@ def starts(one: RFMFlow, steps: int, monkeypatch: pytest.MonkeyPatch) -> np.ndar
 def test_training_draws_exploring_actions_from_the_colour(
     color: str, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = model(noise_color=color, gradient_steps=1, train_freq=1_000, n_candidates=50)
+    one = model(candidates={"noise_color": color, "n": 50}, gradient_steps=1, train_freq=1_000)
     noise = starts(one, 60, monkeypatch) / 0.99
     assert (noise[1:] * noise[:-1]).mean() == pytest.approx(expected, abs=0.2)
     assert noise.var() == pytest.approx(1, abs=0.2)
@@ -85,7 +85,7 @@ def test_training_draws_exploring_actions_from_the_colour(
 def test_predictions_elsewhere_neither_see_nor_move_the_process() -> None:
     one = model().learn(10)
     parts = one.noise_process.parts
-    assert parts.shape == (len(TIME_SCALES), one.n_candidates, 1, 2)
+    assert parts.shape == (len(TIME_SCALES), one.candidates.n, 1, 2)
     one.predict(np.zeros((7, 3), np.float32), deterministic=False)
     one.train(2, 8)
     assert one.noise_process.parts is parts
@@ -97,10 +97,10 @@ def test_a_loaded_model_goes_on_with_its_noise(tmp_path: Path) -> None:
     one.save(tmp_path / "model")
     loaded = RFMFlow.load(tmp_path / "model", env=Bandit())
     assert (loaded.noise_process.parts == one.noise_process.parts).all()
-    white = RFMFlow.load(tmp_path / "model", env=Bandit(), noise_color="white")
+    white = RFMFlow.load(tmp_path / "model", env=Bandit(), candidates={"noise_color": "white"})
     assert white.noise_process is None
 
 
 def test_a_colour_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match=r"noise_color must .*'white' or 'pink'; got 'brown'"):
-        model(noise_color="brown")
+        model(candidates={"noise_color": "brown"})

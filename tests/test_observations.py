@@ -34,17 +34,21 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 4,
     "seed": 0,
     "device": "cpu",
-    "n_candidates": 2,
-    "n_eval_candidates": 3,
 }
-ROWS: dict[str, Any] = {"n_training_candidates": 2, "n_particles": 4, "sampling_steps": 2}
+SAC_SETTINGS: dict[str, Any] = {"n_candidates": 2, "n_eval_candidates": 3}
+FLOW_SETTINGS: dict[str, Any] = {
+    "candidates": {"n": 2, "train": 2, "evaluate": 3},
+    "estimator": {"n_particles": 4},
+    "flow": {"steps": 2},
+}
 each_class = pytest.mark.parametrize("name", ["RFMFlow", "RFMDiffusion", "QNE", "SAC"])
 each_shell = pytest.mark.parametrize("name", ["RFMFlow", "SAC"])
 """The two that collect transitions and build policies each in their own way."""
 
 
 def small(name: str = "RFMFlow", env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
-    settings = {**SETTINGS, **({} if name == "SAC" else ROWS), **changes}
+    own = SAC_SETTINGS if name == "SAC" else FLOW_SETTINGS
+    settings = {**SETTINGS, **own, **changes}
     return getattr(sb3_rfm, name)(policy, Bandit() if env is None else env, **settings)
 
 

@@ -1,4 +1,4 @@
-"""SAC with a choice among candidates: SB3's own where there is one candidate."""
+"""SAC with a selection among candidates: SB3's own where there is one candidate."""
 
 import inspect
 from pathlib import Path

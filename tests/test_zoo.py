@@ -1,8 +1,11 @@
 """The RL Zoo's commands with our algorithms, and the hyperparameter files they read."""
 
 import argparse
+import copy
 import os
+import re
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -20,18 +23,23 @@ from stable_baselines3 import SAC, TD3
 from test_envs import PROTOCOL
 
 from sb3_rfm.cli import main as cli
+from sb3_rfm.common import config
+from sb3_rfm.common.flat_names import FLAT_NAMES
 from sb3_rfm.experiments import hyperparams, rl_zoo
 from sb3_rfm.experiments.hyperparams import (
     ALGORITHMS,
     OWN_ALGORITHMS,
     algorithm_class,
     hyperparams_file,
+    merged,
 )
 from sb3_rfm.experiments.settings import RunSettings, make_model
 from sb3_rfm.results.curves import read_curves
 
 FILES = {algo: yaml.safe_load(hyperparams_file(algo).read_text()) for algo in ALGORITHMS}
 BASELINES = sorted(set(OWN_ALGORITHMS) - {"rfm_flow", "rfm_diffusion"})
+WITHOUT_PARTICLES = ("dpmd", "qsm", "qvpo")
+NO_HINDSIGHT = {"using_her_replay_buffer": False, "her_kwargs": {}}
 
 
 def _distinct(entries):
@@ -108,7 +116,9 @@ def test_files_are_found_in_the_package_first_and_in_the_repository_else(tmp_pat
     [
         ("learning_rate:3e-4", 3e-4),
         ("learning_rate:lin_3e-4", "lin_3e-4"),
-        ("n_particles:8", 8),
+        ("estimator.n_particles:8", 8),
+        ("flow:dict(steps=4, solver='heun')", {"steps": 4, "solver": "heun"}),
+        ("candidates:8", 8),
         ("temperature:auto", "auto"),
         ("optimize_memory_usage:True", True),
         ("train_freq:(1, 'episode')", (1, "episode")),
@@ -133,31 +143,184 @@ def test_plain_values_become_arguments():
 
 YAML = """
 learning_rate: 3e-4
-critic_learning_rate: lin_1e-3
+critic_update: {learning_rate: lin_1e-3, reward_scale: 5e-1, target_noise: temperature_0.1}
 temperature: 1e-2
 tau: '5e-3'
 buffer_size: 1e3
 batch_size: "64"
-n_particles: 1.2E1
+estimator: {n_particles: 1.2E1, n_times: "2"}
+candidates: 2e0
+flow: {t_range: [1e-2, "9e-1"]}
+flow.steps: 1e1
 train_freq: [2e0, step]
 policy_kwargs: {optimizer_kwargs: {eps: 1e-5}, net_arch: [16]}
 """
 NUMBERS = {
     "learning_rate": 3e-4, "temperature": 0.01, "tau": 5e-3, "buffer_size": 1000, "batch_size": 64,
-    "n_particles": 12, "policy_kwargs": {"optimizer_kwargs": {"eps": 1e-5}, "net_arch": [16]},
+    "estimator": {"n_particles": 12, "n_times": 2}, "candidates": 2,
+    "flow": {"t_range": [0.01, 0.9], "steps": 10},
+    "policy_kwargs": {"optimizer_kwargs": {"eps": 1e-5}, "net_arch": [16]},
 }  # fmt: skip
 
 
 def test_numbers_that_yaml_takes_for_strings():
     plain = yaml.safe_load(YAML)
     assert isinstance(plain["learning_rate"], str)  # YAML 1.1 wants a dot
+    assert isinstance(plain["flow"]["t_range"][0], str)
     arguments = hyperparams.constructor_arguments(algorithm_class("rfm_flow"), plain, 1)
     for name, number in NUMBERS.items():
         assert arguments[name] == number
-        assert type(arguments[name]) is type(number)
-    assert arguments["critic_learning_rate"](0.25) == pytest.approx(2.5e-4)
+        assert repr(arguments[name]) == repr(number)  # in the same types, within groups too
+    critic = arguments["critic_update"]
+    assert critic.pop("learning_rate")(0.25) == pytest.approx(2.5e-4)
+    assert critic == {"reward_scale": 0.5, "target_noise": "temperature_0.1"}
     model = algorithm_class("rfm_flow")("MlpPolicy", "Pendulum-v1", **arguments)
     assert model.train_freq.frequency == 2
+    assert (model.flow.steps, model.flow.t_range) == (10, (0.01, 0.9))
+
+
+@pytest.mark.parametrize("algo", OWN_ALGORITHMS)
+def test_numbers_of_a_group_that_yaml_takes_for_strings(algo):
+    text = "{critic_update: {learning_rate: 3e-4}, flow: {steps: 1e1}, candidates: {train: 4e0}}"
+    plain = yaml.safe_load(text)
+    assert isinstance(plain["critic_update"]["learning_rate"], str)
+    values = hyperparams.plain_values(algorithm_class(algo), plain)
+    expected = {
+        "critic_update": {"learning_rate": 3e-4},
+        "flow": {"steps": 10},
+        "candidates": {"train": 4},
+    }
+    assert repr(values) == repr(expected)
+    settings = RunSettings(algo, "Pendulum-v1", hyperparams=plain).resolved()
+    model, chosen = make_model(settings, "cpu")
+    assert model.critic_update.learning_rate == chosen["critic_update"]["learning_rate"] == 3e-4
+    assert (model.flow.steps, model.candidates.train) == (10, 4)
+
+
+def test_numbers_of_an_estimator_where_the_class_has_none():
+    changes = {"actor_update.objective": "posterior_mean", "estimator.n_particles": "1e1"}
+    changes |= {"estimator.name": "noise_expectation"}
+    settings = RunSettings("qvpo", "Pendulum-v1", hyperparams=changes).resolved()
+    model, _ = make_model(settings, "cpu")
+    assert repr(model.estimator.n_particles) == "10"
+
+
+def test_a_learning_rate_of_the_critics_that_falls():
+    changes = hyperparams.parse_overrides(["critic_update.learning_rate:lin_3e-4"])
+    settings = RunSettings("rfm_flow", "Pendulum-v1", hyperparams=changes).resolved()
+    assert settings.hyperparams["critic_update"] == {"learning_rate": "lin_3e-4"}
+    model, chosen = make_model(settings, "cpu")
+    for progress in (1.0, 0.5, 0.0):
+        assert model.critic_lr_schedule(progress) == pytest.approx(3e-4 * progress)
+    assert "LinearSchedule" in chosen["critic_update"]["learning_rate"]
+    assert model.critic_update.reward_scale == chosen["critic_update"]["reward_scale"] == 1.0
+
+
+HEUN = {"solver": "heun"}
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "expected"),
+    [
+        # a setting over a bare value, which stands for the group's first setting
+        (
+            {"estimator": "diagonal"},
+            {"estimator.n_particles": 4},
+            {"estimator": {"name": "diagonal", "n_particles": 4}},
+        ),
+        (
+            {"candidates": 8},
+            {"candidates": {"evaluate": 1}},
+            {"candidates": {"n": 8, "evaluate": 1}},
+        ),
+        ({"candidates": {"n": 8, "evaluate": 1}}, {"candidates": 4}, {"candidates": 4}),
+        # a group over a group
+        ({"flow": {"steps": 4, **HEUN}}, {"flow": {"steps": 9}}, {"flow": {"steps": 9, **HEUN}}),
+        (
+            {"flow": {"steps": 4}},
+            {"flow.solver": "heun", "flow.steps": 9},
+            {"flow": {"steps": 9, **HEUN}},
+        ),
+        ({"flow": None}, {"flow.steps": 9}, {"flow": {"steps": 9}}),
+        ({}, {"flow.steps": 9}, {"flow": {"steps": 9}}),
+        ({"flow.steps": 4}, {"flow": HEUN}, {"flow": {"steps": 4, **HEUN}}),
+        (
+            {"flow": HEUN, "flow.steps": 4},
+            {"flow": {"steps": 9}},
+            {"flow": {"steps": 9, **HEUN}},
+        ),
+        # a key of another dictionary, which a dictionary replaces as a whole
+        (
+            {"policy_kwargs": {"net_arch": [8], "n_critics": 1}},
+            {"policy_kwargs.net_arch": [9]},
+            {"policy_kwargs": {"net_arch": [9], "n_critics": 1}},
+        ),
+        (
+            {"policy_kwargs": {"net_arch": [8]}},
+            {"policy_kwargs": {"n_critics": 1}},
+            {"policy_kwargs": {"n_critics": 1}},
+        ),
+        ({"gamma": 0.9, "tau": 1.0}, {"gamma": 0.5}, {"gamma": 0.5, "tau": 1.0}),
+    ],
+    ids=str,
+)
+def test_hyperparameters_are_merged_group_by_group(base, changes, expected):
+    before = copy.deepcopy((base, changes))
+    assert merged(base, changes) == expected
+    assert (base, changes) == before
+
+
+@pytest.mark.parametrize("name", ["flow", "actor_update", "critic_update"])
+def test_a_bare_value_for_a_group_without_a_first_setting_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be a dict of its settings; got 'fast'"):
+        merged({name: "fast"}, {f"{name}.some": 4})
+    for value in ("fast", 4):
+        with pytest.raises(ValueError, match=f"{name} must be a dict of its settings"):
+            hyperparams.constructor_arguments(algorithm_class("rfm_flow"), {name: value}, 1)
+
+
+def test_the_command_line_and_the_classes_have_the_same_groups():
+    firsts = {name: group.first for name, group in config.GROUPS.items()}
+    assert firsts == hyperparams.GROUPS
+
+
+@pytest.mark.parametrize(("name", "place"), FLAT_NAMES.items())
+def test_a_name_of_before_there_were_groups_says_where_it_is_now(name, place):
+    message = f"RFMFlow has no hyperparameter '{name}': it is {place} now"
+    settings = RunSettings("rfm_flow", "Pendulum-v1", hyperparams={name: 1})  # a YAML file's
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_model(settings.resolved(), "cpu")
+    group, _, setting = place.partition(" ")[0].partition(".")
+    assert setting in {field.name for field in fields(config.GROUPS[group])}
+
+
+@pytest.mark.parametrize("algo", OWN_ALGORITHMS)
+def test_a_runs_hyperparameters_show_every_setting_and_are_read_back(algo):
+    changes = {"flow.steps": 3, "candidates": 5, "critic_update": {"reward_scale": 0.5}}
+    settings = RunSettings(algo, "Pendulum-v1", hyperparams=changes).resolved()
+    model, chosen = make_model(settings, "cpu")
+    written = yaml.safe_load(yaml.safe_dump(chosen, sort_keys=False))
+    assert written == chosen
+    for name, group in config.GROUPS.items():
+        own = getattr(model.settings, name)
+        if own is None:
+            assert written[name] is None
+            continue
+        assert list(written[name]) == [field.name for field in fields(group)]
+        for setting, value in written[name].items():
+            kept = getattr(own, setting)
+            is_plain = kept is None or isinstance(kept, (bool, int, float, str, tuple))
+            assert value == (
+                list(kept) if isinstance(kept, tuple) else kept if is_plain else repr(kept)
+            )
+            if not is_plain:  # YAML holds no object: those alone cannot be read back
+                written[name][setting] = kept
+    assert (written["flow"]["steps"], written["candidates"]["n"]) == (3, 5)
+    assert written["temperature"] == model.settings.temperature
+    assert written["target_entropy"] == model.settings.target_entropy
+    arguments = hyperparams.constructor_arguments(type(model), written, 1)
+    again = type(model)(env="Pendulum-v1", **arguments)
+    assert again.settings == model.settings
 
 
 def test_numbers_of_the_command_line_and_of_a_run():
@@ -171,10 +334,10 @@ def test_numbers_of_the_command_line_and_of_a_run():
     assert model.temperature == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("name", ["learning_rate", "critic_learning_rate"])
+@pytest.mark.parametrize("name", ["learning_rate", "critic_update.learning_rate"])
 def test_learning_rates_that_are_neither_number_nor_schedule(name):
     for wrong in ("lin_x", "linear", "lin_"):
-        with pytest.raises(ValueError, match=f"{name} must be a number or lin_<number>, got"):
+        with pytest.raises(ValueError, match=f"^{name} must be a number or lin_<number>, got"):
             hyperparams.constructor_arguments(algorithm_class("qne"), {name: wrong}, n_actions=1)
 
 
@@ -184,7 +347,8 @@ def test_rl_zoo3_reads_the_same_numbers_and_schedules():
     values = yaml.safe_load(YAML)
     made = ExperimentManager._preprocess_schedules(dict(values))
     assert made["learning_rate"](0.5) == 3e-4
-    assert made["critic_learning_rate"](0.5) == pytest.approx(5e-4)
+    assert made["critic_update"]["learning_rate"](0.5) == pytest.approx(5e-4)
+    assert "flow.steps" not in made
     assert {name: made[name] for name in NUMBERS if name != "learning_rate"} == {
         name: number for name, number in NUMBERS.items() if name != "learning_rate"
     }
@@ -208,33 +372,84 @@ def test_an_unknown_hyperparameter_brings_the_one_meant():
 
 @pytest.mark.parametrize("algo", OWN_ALGORITHMS)
 def test_the_search_samples_arguments_of_the_class(algo):
-    rl_zoo.register()
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    trial = study.ask()
-    sample = hyperparams_opt.HYPERPARAMS_SAMPLER[algo]
-    arguments = sample(trial, 1, 1, {"using_her_replay_buffer": False, "her_kwargs": {}})
+    trial, arguments = _sampled(algo, {})
     model = rl_zoo3.ALGOS[algo]("MlpPolicy", "Pendulum-v1", buffer_size=9, **arguments)
     assert {name: getattr(model, name) for name in ("gamma", "tau", "batch_size")} == {
         name: arguments[name] for name in ("gamma", "tau", "batch_size")
     }
+    assert model.flow.steps == trial.params["flow.steps"]
+    assert model.candidates.n == trial.params["candidates.n"]
+    assert model.critic_update.learning_rate == trial.params["critic_update.learning_rate"]
     # a stored trial, loaded with --trial-id, gives the same arguments
-    assert hyperparams_opt.HYPERPARAMS_CONVERTER[algo](trial.params) == arguments
-    assert ("n_particles" in arguments) == ("n_particles" not in rl_zoo.UNUSED.get(algo, ()))
+    assert _of_a_stored_trial(algo, trial) == arguments
+    searched = "estimator.n_particles" in trial.params
+    assert searched == (algo not in WITHOUT_PARTICLES) == ("estimator" in arguments)
+    if searched:
+        assert model.estimator.n_particles == trial.params["estimator.n_particles"]
     if model.temperature_rule.tuned:
         assert "temperature" not in arguments
         assert arguments["target_entropy"] in rl_zoo.TARGET_ENTROPIES
     else:
         assert "target_entropy" not in arguments
-        assert ("temperature" in arguments) == ("temperature" not in rl_zoo.UNUSED.get(algo, ()))
+        assert ("temperature" in arguments) == (algo != "qvpo")
+
+
+@pytest.mark.parametrize("algo", OWN_ALGORITHMS)
+def test_a_trial_keeps_what_the_study_says_of_a_group(algo):
+    study = {
+        "flow": {"solver": "heun", "steps": 3},
+        "candidates.evaluate": 7,
+        "candidates.n": "1e2",
+        "critic_update": {"reward_scale": 0.5},
+        "actor_update": {"every": 3},
+    }
+    trial, arguments = _sampled(algo, study)
+    chosen = trial.params
+    assert arguments["flow"] == {"solver": "heun", "steps": chosen["flow.steps"]}
+    assert arguments["candidates"] == {"evaluate": 7, "n": chosen["candidates.n"]}
+    rate = chosen["critic_update.learning_rate"]
+    assert arguments["critic_update"] == {"reward_scale": 0.5, "learning_rate": rate}
+    assert "actor_update" not in arguments  # rl_zoo3 keeps the others as they are
+    assert study["flow"]["steps"] == 3
+    loaded = _of_a_stored_trial(algo, trial, study)
+    assert {name: loaded[name] for name in arguments} == arguments
+    assert loaded["actor_update"] == {"every": 3}
+    _, arguments = _sampled(algo, {})  # of another study
+    assert set(arguments["candidates"]) == {"n"}
+
+
+def test_a_study_without_an_estimator_or_a_tuned_temperature_is_not_given_them():
+    trial, arguments = _sampled("rfm_flow", {"actor_update.objective": "exponential"})
+    assert "estimator" not in arguments
+    assert "estimator.n_particles" not in trial.params
+    trial, arguments = _sampled("rfm_flow", {"temperature": 0.05, "estimator": "bounded"})
+    assert "target_entropy" not in arguments
+    assert arguments["temperature"] == trial.params["temperature"]
+    particles = trial.params["estimator.n_particles"]
+    assert arguments["estimator"] == {"name": "bounded", "n_particles": particles}
+
+
+def _sampled(algo, study):
+    """A trial of a study with these hyperparameters, and the arguments that it gives."""
+    rl_zoo.register()
+    ExperimentManager._preprocess_schedules(dict(study))
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    return trial, hyperparams_opt.HYPERPARAMS_SAMPLER[algo](trial, 1, 1, NO_HINDSIGHT)
+
+
+def _of_a_stored_trial(algo, trial, study=None):
+    """The arguments that ``--trial-id`` gives: rl_zoo3 puts the trial's over the study's."""
+    values = {**(study or {}), **hyperparams_opt.HYPERPARAMS_CONVERTER[algo](trial.params)}
+    rate = values.pop("learning_rate")
+    return {**ExperimentManager._preprocess_schedules(values), "learning_rate": rate}
 
 
 def _weights(algo, **changes):
     """Of all networks, after a few updates."""
-    small = {"n_particles": 4, "sampling_steps": 2, "n_candidates": 3, "n_training_candidates": 3}
-    model = algorithm_class(algo)(
+    model = (algorithm_class(algo) if isinstance(algo, str) else algo)(
         "MlpPolicy",
         "Pendulum-v1",
-        **small | {"temperature": 0.3} | changes,
+        **{"flow": {"steps": 2}, "candidates": {"n": 3, "train": 3}} | changes,
         learning_starts=8,
         batch_size=8,
         buffer_size=20,
@@ -247,10 +462,24 @@ def _weights(algo, **changes):
 
 
 @pytest.mark.parametrize("algo", OWN_ALGORITHMS)
-@pytest.mark.parametrize("change", [{"temperature": 3.0}, {"n_particles": 9}], ids=str)
-def test_the_search_leaves_out_what_training_does_not_depend_on(algo, change):
-    same = all(map(np.array_equal, _weights(algo), _weights(algo, **change)))
-    assert same == (set(change) <= rl_zoo.UNUSED.get(algo, set()))
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("temperature", [0.3, 3.0]), ("estimator", [{"n_particles": 4}, {"n_particles": 9}])],
+)
+def test_the_search_leaves_out_what_training_does_not_depend_on(algo, name, values):
+    _, arguments = _sampled(algo, {})
+    if name in arguments or (name == "temperature" and "target_entropy" in arguments):
+        one, other = (_weights(algo, **{name: value}) for value in values)
+        assert not all(map(np.array_equal, one, other))
+        return
+    for value in values:
+        with pytest.raises(ValueError, match=rf"^{name}.* (is not used|has its own number)"):
+            _weights(algo, **{name: value})
+    if name == "temperature":
+        own = algorithm_class(algo)
+        settings = [replace(own.defaults, temperature=value) for value in values]
+        one, other = (_weights(type(algo, (own,), {"defaults": each})) for each in settings)
+        assert all(map(np.array_equal, one, other))
 
 
 def test_models_are_played_without_a_replay_buffer(tmp_path):
@@ -300,13 +529,15 @@ def test_train_keeps_what_was_given(forwarded):
 
 
 def test_words_among_hyperparameters_need_no_quotes(forwarded):
-    words = ["temperature:auto", "critic_learning_rate:lin_1e-3", "estimator:diagonal_centred"]
+    words = ["temperature:auto", "estimator:diagonal_centred", "flow.solver:heun"]
+    words.append("critic_update.learning_rate:lin_1e-3")
     others = ["gamma:0.9", "optimize_memory_usage:True", "policy_kwargs:dict(net_arch=[8])"]
     arguments = forwarded("train", "--env", WALKER, "-params", *words, *others, "--seed", "1")
     parser = argparse.ArgumentParser()
     parser.add_argument("-params", nargs="+", action=StoreDict)
     assert vars(parser.parse_known_args(arguments[1:])[0])["params"] == {
-        "temperature": "auto", "critic_learning_rate": "lin_1e-3", "estimator": "diagonal_centred",
+        "temperature": "auto", "estimator": "diagonal_centred", "flow.solver": "heun",
+        "critic_update.learning_rate": "lin_1e-3",
         "gamma": 0.9, "optimize_memory_usage": True, "policy_kwargs": {"net_arch": [8]},
     }  # fmt: skip
 
@@ -338,7 +569,7 @@ def test_enjoy_opens_a_window_only_where_there_is_a_display(forwarded, monkeypat
 def test_train_then_enjoy_then_plot(algo, tmp_path, capsys):
     base = ["--algo", algo, "--env", WALKER]
     training = ["-n", "60", "--eval-freq", "30", "--eval-episodes", "1", "--seed", "5"]
-    small = ["n_eval_candidates:1", "sampling_steps:1"]
+    small = ["candidates.evaluate:1", "flow.steps:1"]
     assert cli.main(["train", *base, *training, "-params", *TINY, *small]) == 0
     run = tmp_path / "logs" / algo / "dm_control-walker-walk-v0_1"
     assert (run / "dm_control-walker-walk-v0.zip").is_file()
@@ -348,7 +579,10 @@ def test_train_then_enjoy_then_plot(algo, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["enjoy", *base, "-n", "1001"]) == 0
     assert "Episode Length 1000" in capsys.readouterr().out
-    assert rl_zoo3.ALGOS[algo].load(run / "dm_control-walker-walk-v0.zip").buffer_size == 1
+    model = rl_zoo3.ALGOS[algo].load(run / "dm_control-walker-walk-v0.zip")
+    assert model.buffer_size == 1
+    assert (model.candidates.evaluate, model.flow.steps) == (1, 1)
+    assert model.candidates.n == algorithm_class(algo).defaults.candidates.n
 
     assert cli.main(["plot", "logs"]) == 0
     assert f"{WALKER}  {algo}  1 seed, step 60: " in capsys.readouterr().out
@@ -409,6 +643,13 @@ def test_actions_without_an_axis_are_trained_with_noise(mine):
     ("pairs", "message"),
     [
         (["n_partcles:3"], "unexpected keyword argument 'n_partcles'"),
+        (
+            ["n_particles:3"],
+            "n_particles is estimator.n_particles now: estimator=dict(n_particles=",
+        ),
+        (["flow.stpes:3"], "flow has no setting 'stpes': did you mean steps"),
+        (["flow.steps:0"], "flow.steps must satisfy: an int of at least 1; got 0"),
+        (["flow:fast"], "flow must be a dict of its settings or of type FlowSettings; got 'fast'"),
         (["buffer_size:30.5"], "buffer_size must be an int of at least 1; got 30.5"),
         (["gamma:high"], "gamma must be a number in [0.0, 1.0]; got 'high'"),
         (["policy_kwargs:'dict(activation_fn=nn.ReLUU)'"], "has no attribute 'ReLUU'"),
@@ -437,20 +678,26 @@ def test_what_draws_and_is_missing_brings_the_extra(monkeypatch, capsys):
 
 
 def test_optimize(tmp_path, monkeypatch, capsys):
-    sample = rl_zoo.sample_rfm_params
+    sample, flows = rl_zoo.sample_rfm_params, []
 
-    def tiny(trial, *arguments):
-        return sample(trial, *arguments) | {"batch_size": 8, "n_eval_candidates": 1}
+    def tiny(*arguments, **study):
+        sampled = sample(*arguments, **study)
+        flows.append(sampled["flow"])
+        return merged(sampled, {"batch_size": 8, "candidates.evaluate": 1})
 
     monkeypatch.setattr(rl_zoo, "sample_rfm_params", tiny)
     command = ["train", "--env", "Pendulum-v1", "-n", "40", "--optimize", "--n-trials", "2"]
     options = ["--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots", "--seed", "0"]
-    assert cli.main([*command, *options, "-params", "learning_starts:30"]) == 0
+    params = ["learning_starts:30", "flow.solver:heun"]
+    assert cli.main([*command, *options, "-params", *params]) == 0
+    assert [set(flow) for flow in flows] == [{"solver", "steps"}] * 2
+    assert {flow["solver"] for flow in flows} == {"heun"}
     assert "Number of finished trials:  2" in capsys.readouterr().out
     (report,) = (tmp_path / "logs" / "rfm_flow").glob("report_*.csv")
     states = [line.rsplit(",", 1)[-1] for line in report.read_text().splitlines()[1:]]
     assert states == ["COMPLETE", "COMPLETE"]
-    assert "params_target_entropy" in report.read_text()
+    for name in ("target_entropy", "candidates.n", "flow.steps", "estimator.n_particles"):
+        assert f"params_{name}" in report.read_text()
 
 
 class NaNs(gym.Env):
@@ -483,8 +730,9 @@ gym.register("NaNs-v1", NaNs, kwargs={"always": True})
 def test_a_trial_with_a_number_that_is_not_finite_is_pruned(algo, tmp_path, monkeypatch, capsys):
     sample = rl_zoo.sample_rfm_params
 
-    def tiny(name, trial, *arguments):
-        return sample(name, trial, *arguments) | {"batch_size": 8, "n_eval_candidates": 1}
+    def tiny(*arguments, **study):
+        changes = {"batch_size": 8, "candidates.evaluate": 1}
+        return merged(sample(*arguments, **study), changes)
 
     monkeypatch.setattr(rl_zoo, "sample_rfm_params", tiny)
     NaNs.trained = 0

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from sb3_rfm.algorithms.sdac import SDAC
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.config import Settings
 
 
 class DPMD(SDAC):
@@ -18,7 +18,9 @@ class DPMD(SDAC):
     Where it differs from the paper: values are normalised over the batch instead of by running
     statistics, weights by their mean.
 
-    Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`.
+    Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`.
     """
 
-    row: ClassVar[Row] = SDAC.row.replaced({"examples": "exponential"})
+    defaults: ClassVar[Settings] = SDAC.defaults.changed(
+        {"actor_update": {"objective": "exponential"}}
+    )

@@ -2,12 +2,18 @@
 
 from typing import ClassVar
 
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import (
+    ActorUpdateSettings,
+    CandidateSettings,
+    EstimatorSettings,
+    FlowSettings,
+    Settings,
+)
 from sb3_rfm.sampling.interpolants import VEGeometric
 
 
-class DQS(BoltzmannAlgorithm):
+class DQS(FlowActorCritic):
     """
     Diffusion Q-sampling (Jain et al., RLC 2025).
 
@@ -19,21 +25,20 @@ class DQS(BoltzmannAlgorithm):
     because a law that was trained on ``Q(s, a)`` of actions a would be bent by it; predicted
     actions are kept within the box.
 
-    Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`.
+    Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`.
     """
 
-    row: ClassVar[Row] = Row(
-        interpolant=VEGeometric(sigma_min=1e-5, sigma_max=1.0),
-        examples="replay",
-        estimator="gradient",
-        n_particles=1000,
-        support="extrapolated",
-        parametrization="score",
-        loss_weighting="noise",
-        solver="euler_maruyama",
-        sampling_steps=20,
-        n_candidates=1,
-        n_eval_candidates=1,
+    defaults: ClassVar[Settings] = Settings(
+        flow=FlowSettings(
+            interpolant=VEGeometric(sigma_min=1e-5, sigma_max=1.0),
+            parametrization="score",
+            solver="euler_maruyama",
+            steps=20,
+            time_shift=1.0,
+            support="extrapolated",
+        ),
+        estimator=EstimatorSettings("gradient_expectation", n_particles=1000, n_times=1),
+        candidates=CandidateSettings(n=1, evaluate=1, noise_color="white"),
+        actor_update=ActorUpdateSettings(x_t_from="replay", loss_weighting="noise", every=1),
         temperature=0.05,
-        policy_delay=1,
     )

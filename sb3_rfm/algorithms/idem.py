@@ -3,11 +3,11 @@
 from typing import ClassVar
 
 from sb3_rfm.algorithms.dqs import DQS
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import Settings
 
 
-class IDEM(BoltzmannAlgorithm):
+class IDEM(FlowActorCritic):
     """
     Iterated denoising energy matching (Akhound-Sadegh et al., ICML 2024), as a policy.
 
@@ -19,9 +19,12 @@ class IDEM(BoltzmannAlgorithm):
     are the present policy's draws, the action is the clipped end of the SDE, and predicted actions
     are kept within the box.
 
-    Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`.
+    Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`.
     """
 
-    row: ClassVar[Row] = DQS.row.replaced(
-        {"examples": "policy", "estimator": "clipped_gradient", "n_particles": 64}
+    defaults: ClassVar[Settings] = DQS.defaults.changed(
+        {
+            "estimator": {"name": "clipped_gradient", "n_particles": 64},
+            "actor_update": {"x_t_from": "policy"},
+        }
     )

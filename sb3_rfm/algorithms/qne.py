@@ -2,11 +2,18 @@
 
 from typing import ClassVar
 
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import (
+    ActorUpdateSettings,
+    CandidateSettings,
+    CriticUpdateSettings,
+    EstimatorSettings,
+    FlowSettings,
+    Settings,
+)
 
 
-class QNE(BoltzmannAlgorithm):
+class QNE(FlowActorCritic):
     """
     Q-weighted noise estimation, MaxEntDP (Dong et al., ICML 2025).
 
@@ -18,22 +25,23 @@ class QNE(BoltzmannAlgorithm):
     comes from the change of variables along the solver's steps, by Hutchinson's probes, instead of
     from 50 x 20 denoising errors; predicted actions are kept within the box.
 
-    Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`.
+    Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`.
     """
 
-    row: ClassVar[Row] = Row(
-        interpolant="vp_cosine",
-        examples="replay",
-        estimator="truncated_noise",
-        n_particles=500,
-        critic_view="target_min",
-        parametrization="noise",
-        solver="ancestral",
-        sampling_steps=20,
-        n_candidates=1,
-        n_eval_candidates=10,
-        entropy_backup="hutchinson",
+    defaults: ClassVar[Settings] = Settings(
+        flow=FlowSettings(
+            interpolant="vp_cosine",
+            parametrization="noise",
+            solver="ancestral",
+            steps=20,
+            time_shift=1.0,
+            t_range=(0.001, 0.999),
+        ),
+        estimator=EstimatorSettings(
+            "truncated_noise", n_particles=500, n_times=1, use_target_critic=True
+        ),
+        candidates=CandidateSettings(n=1, evaluate=10, noise_color="white"),
+        actor_update=ActorUpdateSettings(x_t_from="replay", every=1),
+        critic_update=CriticUpdateSettings(entropy="hutchinson"),
         temperature=0.05,
-        t_range=(0.001, 0.999),
-        policy_delay=1,
     )

@@ -2,12 +2,19 @@
 
 from typing import ClassVar
 
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import (
+    ActorUpdateSettings,
+    CandidateSettings,
+    CriticUpdateSettings,
+    EstimatorSettings,
+    FlowSettings,
+    Settings,
+)
 from sb3_rfm.sampling.estimators.approximations import PlugIn
 
 
-class QSM(BoltzmannAlgorithm):
+class QSM(FlowActorCritic):
     """
     Q-score matching (Psenka et al., ICML 2024).
 
@@ -19,22 +26,21 @@ class QSM(BoltzmannAlgorithm):
     Where it differs from the paper: time runs from noise to action, and the exploration noise is
     part of the policy, not of the training script.
 
-    Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`.
+    Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`.
     """
 
-    row: ClassVar[Row] = Row(
-        interpolant="vp_linear",
-        examples="replay",
-        estimator=PlugIn(),
-        critic_view="mean",
-        support="extrapolated",
-        parametrization="noise",
-        solver="ancestral",
-        sampling_steps=10,
-        n_candidates=1,
-        n_eval_candidates=1,
-        exploration_noise=0.1,
-        target_noise=0.1,
+    defaults: ClassVar[Settings] = Settings(
+        flow=FlowSettings(
+            interpolant="vp_linear",
+            parametrization="noise",
+            solver="ancestral",
+            steps=10,
+            time_shift=1.0,
+            support="extrapolated",
+        ),
+        estimator=EstimatorSettings(PlugIn(), n_particles=None, n_times=1, q_aggregation="mean"),
+        candidates=CandidateSettings(n=1, evaluate=1, noise=0.1, noise_color="white"),
+        actor_update=ActorUpdateSettings(x_t_from="replay", every=1),
+        critic_update=CriticUpdateSettings(target_noise=0.1),
         temperature=0.02,
-        policy_delay=1,
     )

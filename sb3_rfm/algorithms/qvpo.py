@@ -2,11 +2,11 @@
 
 from typing import ClassVar
 
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import ActorUpdateSettings, CandidateSettings, FlowSettings, Settings
 
 
-class QVPO(BoltzmannAlgorithm):
+class QVPO(FlowActorCritic):
     """
     Q-weighted variational policy optimisation (Ding et al., NeurIPS 2024).
 
@@ -18,21 +18,22 @@ class QVPO(BoltzmannAlgorithm):
     Where it differs from the paper: the critics' target takes the best of its 4 candidates by the
     target critics.
 
-    Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`.
+    Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`.
     """
 
-    row: ClassVar[Row] = Row(
-        interpolant="vp_cosine",
-        examples="advantage",
-        estimator="noise",
-        support="clipped",
-        parametrization="noise",
-        solver="ancestral",
-        sampling_steps=20,
-        n_candidates=4,
-        n_training_candidates=64,
-        candidate_choice="best",
-        policy_delay=1,
-        policy_tau=0.005,
+    defaults: ClassVar[Settings] = Settings(
+        flow=FlowSettings(
+            interpolant="vp_cosine",
+            parametrization="noise",
+            solver="ancestral",
+            steps=20,
+            time_shift=1.0,
+            support="clipped",
+        ),
+        estimator=None,
+        candidates=CandidateSettings(n=4, train=64, select="best", noise_color="white"),
+        actor_update=ActorUpdateSettings(
+            x_t_from=None, objective="advantage", every=1, average=0.005
+        ),
         temperature=0.02,  # which nothing uses: one that moves would cost evaluations of Q
     )

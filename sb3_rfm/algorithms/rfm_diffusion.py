@@ -2,11 +2,11 @@
 
 from typing import ClassVar
 
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import CandidateSettings, EstimatorSettings, FlowSettings, Settings
 
 
-class RFMDiffusion(BoltzmannAlgorithm):
+class RFMDiffusion(FlowActorCritic):
     """
     Reverse flow matching with a diffusion policy (Li, Tang, Azizan, arXiv 2601.08136).
 
@@ -17,8 +17,12 @@ class RFMDiffusion(BoltzmannAlgorithm):
     >>> from sb3_rfm import RFMDiffusion
     >>> model = RFMDiffusion("MlpPolicy", "Pendulum-v1").learn(1_000)  # doctest: +SKIP
 
-    Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`, which names the paper's
+    Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`, which names the paper's
     value beside each.
     """
 
-    row: ClassVar[Row] = Row(interpolant="vp_cosine", solver="ancestral", sampling_steps=6)
+    defaults: ClassVar[Settings] = Settings(
+        flow=FlowSettings(interpolant="vp_cosine", solver="ancestral", steps=6, time_shift=1.0),
+        estimator=EstimatorSettings("bounded", n_particles=16, n_times=1),
+        candidates=CandidateSettings(n=4, noise_color="white"),
+    )

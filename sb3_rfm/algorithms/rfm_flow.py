@@ -2,11 +2,11 @@
 
 from typing import Any, ClassVar
 
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import Settings
 
 
-class RFMFlow(BoltzmannAlgorithm):
+class RFMFlow(FlowActorCritic):
     """
     Reverse flow matching with a flow policy (Li, Tang, Azizan, arXiv 2601.08136).
 
@@ -17,37 +17,22 @@ class RFMFlow(BoltzmannAlgorithm):
     >>> from sb3_rfm import RFMFlow
     >>> model = RFMFlow("MlpPolicy", "Pendulum-v1").learn(1_000)  # doctest: +SKIP
 
-    Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`, which names the paper's
+    Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`, which names the paper's
     value beside each. The defaults are chosen by return a minute: four times of a state share eight
     particles, and two candidates are drawn in four steps, short near the action.
     :data:`AUTHORS` holds the settings of the authors' release: ``RFMFlow("MlpPolicy", env,
     **AUTHORS)``.
     """
 
-    row: ClassVar[Row] = Row(
-        estimator="bounded_uncoupled",
-        n_times=4,
-        n_particles=8,
-        sampling_steps=4,
-        time_shift=4.0,
-        n_candidates=2,
-        noise_color="pink",
-    )
+    defaults: ClassVar[Settings] = Settings()
 
 
 AUTHORS: dict[str, Any] = {
+    "flow": {"support": "tanh", "parametrization": "velocity", "steps": 10, "time_shift": 1.0},
+    "estimator": {"name": "diagonal_centred", "n_particles": 100, "n_times": 1},
+    "candidates": {"n": 32, "noise_color": "white"},
+    "actor_update": {"every": 1},
     "temperature": 0.02,
-    "noise_color": "white",
-    "estimator": "diagonal_centred",
-    "support": "tanh",
-    "parametrization": "velocity",
-    "n_times": 1,
-    "n_particles": 100,
-    "n_candidates": 32,
-    "n_eval_candidates": 32,
-    "sampling_steps": 10,
-    "time_shift": 1.0,
-    "policy_delay": 1,
     "learning_starts": 10_000,
     "policy_kwargs": {"critic_kwargs": {"layer_norm": False}, "normalize_observations": False},
 }

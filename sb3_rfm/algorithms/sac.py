@@ -1,4 +1,4 @@
-"""SAC: Stable-Baselines3's, with RFM's choice among candidate actions and RFM's critic options."""
+"""SAC: Stable-Baselines3's, with RFM's selection among candidates and RFM's critic options."""
 
 import inspect
 import math
@@ -20,7 +20,7 @@ from sb3_rfm.common.arguments import check_policy, plain_arguments, plain_number
 from sb3_rfm.common.critics import Critic, move_unit
 from sb3_rfm.common.loading import Loading
 from sb3_rfm.common.observing import Observing
-from sb3_rfm.export.weights import Exchange
+from sb3_rfm.export.weights import Export
 
 LEAST_TEMPERATURE = 1e-8
 """In the place of ``ent_coef=0``: the best candidate, without a division by zero."""
@@ -40,12 +40,12 @@ def _named(init: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
-class SAC(Observing, Loading, Exchange, SB3SAC):
+class SAC(Observing, Loading, Export, SB3SAC):
     """
-    Stable-Baselines3's SAC with the choice among candidate actions of :class:`sb3_rfm.RFMFlow`, so
+    Stable-Baselines3's SAC with the selection among candidates of :class:`sb3_rfm.RFMFlow`, so
     that its effect can be told from that of the policy class.
 
-    While exploring, one of M samples of the squashed Gaussian is chosen with probability
+    While exploring, one of M samples of the squashed Gaussian is selected with probability
     ``softmax(Q / ent_coef)``: SAC's policy is fitted to ``exp(Q / ent_coef)`` (arXiv 1812.05905),
     so its entropy coefficient is what RFM calls temperature. ``predict(deterministic=True)`` takes
     the best of M fixed candidates, the first of which is the mode. The updates are SAC's. With the

@@ -1,4 +1,4 @@
-"""SAC's policies: Stable-Baselines3's, whose actor chooses among candidates by the critic."""
+"""SAC's policies: Stable-Baselines3's, whose actor selects among candidates by the critic."""
 
 from typing import Any
 
@@ -16,23 +16,23 @@ from sb3_rfm.common.observations import (
     ObservationNormalizer,
     make_normalizer,
 )
-from sb3_rfm.common.selection import choose, take
+from sb3_rfm.common.selection import gather_selected, select_by_softmax
 from sb3_rfm.sampling.registry import require, require_int
 
 
 class SACActor(NormalizedInputs, policies.Actor):
     """
-    Stable-Baselines3's squashed Gaussian, which draws M candidate actions and chooses among them by
+    Stable-Baselines3's squashed Gaussian, which draws M candidate actions and selects among them by
     the critic.
 
-    While exploring, a candidate is chosen with probability softmax(Q / ent_coef); deterministic
+    While exploring, a candidate is selected with probability softmax(Q / ent_coef); deterministic
     prediction takes the best of the mode and M - 1 fixed, evenly spread quantiles of the Gaussian.
     With one candidate it is Stable-Baselines3's actor.
 
     :param args: arguments of Stable-Baselines3's actor
     :param n_candidates: candidates a state, M, while exploring
     :param n_eval_candidates: the same for ``predict(deterministic=True)``
-    :param critic: the critic that chooses; the policy gives its own once that is built
+    :param critic: the critic that selects; the policy gives its own once that is built
     :param normalizer: the policy's, of observations; None where they are not normalised
     :param kwargs: arguments of Stable-Baselines3's actor
     :raises ValueError: fewer than one candidate, or more with gSDE
@@ -103,7 +103,9 @@ class SACActor(NormalizedInputs, policies.Actor):
         actions = self.candidates(obs, n_candidates, deterministic)
         q = minimum_q(self.critic, critic_features(self.critic, obs), actions)
         temperature = self.log_temperature.exp()
-        return take(actions, q.argmax(0) if deterministic else choose(q, temperature))
+        return gather_selected(
+            actions, q.argmax(0) if deterministic else select_by_softmax(q, temperature)
+        )
 
 
 class SACPolicy(policies.SACPolicy):

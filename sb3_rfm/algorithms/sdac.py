@@ -2,11 +2,18 @@
 
 from typing import ClassVar
 
-from sb3_rfm.common.algorithm import BoltzmannAlgorithm
-from sb3_rfm.common.row import Row
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import (
+    ActorUpdateSettings,
+    CandidateSettings,
+    CriticUpdateSettings,
+    EstimatorSettings,
+    FlowSettings,
+    Settings,
+)
 
 
-class SDAC(BoltzmannAlgorithm):
+class SDAC(FlowActorCritic):
     """
     Soft diffusion actor-critic, reverse sampled score matching (Ma et al., ICML 2025).
 
@@ -18,23 +25,24 @@ class SDAC(BoltzmannAlgorithm):
     candidates' variances instead of that of the added noise, and the critics' target takes the best
     candidate by the target critics, drawn by an averaged policy.
 
-    Arguments: see :class:`sb3_rfm.common.algorithm.BoltzmannAlgorithm`.
+    Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`.
     """
 
-    row: ClassVar[Row] = Row(
-        interpolant="vp_linear",
-        examples="best",
-        estimator="noise",
-        n_particles=64,
-        support="clipped",
-        parametrization="noise",
-        solver="ancestral",
-        sampling_steps=20,
-        n_candidates=32,
-        candidate_choice="best",
-        exploration_noise="temperature_0.1",
+    defaults: ClassVar[Settings] = Settings(
+        flow=FlowSettings(
+            interpolant="vp_linear",
+            parametrization="noise",
+            solver="ancestral",
+            steps=20,
+            time_shift=1.0,
+            support="clipped",
+        ),
+        estimator=EstimatorSettings("noise_expectation", n_particles=64, n_times=1),
+        candidates=CandidateSettings(
+            n=32, select="best", noise="temperature_0.1", noise_color="white"
+        ),
+        actor_update=ActorUpdateSettings(x_t_from="best", average=0.005),
+        critic_update=CriticUpdateSettings(reward_scale=0.2),
         temperature="auto_0.1",
         target_entropy="auto_0.9",
-        reward_scale=0.2,
-        policy_tau=0.005,
     )

@@ -1,9 +1,8 @@
-"""The actor: candidate actions drawn by a flow, one of them chosen by the critic."""
+"""The actor: candidate actions drawn by a flow, one of them selected by the critic."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,17 +15,23 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
+from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critics import Critic
-from sb3_rfm.common.flow import Flow
+from sb3_rfm.common.flow import VelocityField
 from sb3_rfm.common.networks import FlowNetwork
 from sb3_rfm.common.noise import PinkNoise
 from sb3_rfm.common.observations import NormalizedInputs, ObservationNormalizer
-from sb3_rfm.common.selection import Best, take
-from sb3_rfm.common.temperature import Temperature
+from sb3_rfm.common.selection import (
+    SELECTIONS,
+    Best,
+    Selection,
+    gather_selected,
+    make_noise,
+)
+from sb3_rfm.common.temperature import Temperature, parse_temperature
 from sb3_rfm.sampling.divergences import Divergence
-from sb3_rfm.sampling.flow_density import FlowLaw
+from sb3_rfm.sampling.flow_density import FlowDensity
 from sb3_rfm.sampling.numerics.sobol import sobol_points
-from sb3_rfm.sampling.solvers import Solver
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
@@ -80,53 +85,21 @@ def check_action_space(space: spaces.Box) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Field:
+class FlowActor(NormalizedInputs, BasePolicy):
     """
-    The marginal velocity of B states that a network's prediction implies; its action end is kept
-    within the support's bound.
-
-    :param flow: what the network predicts, on which path
-    :param network: the network
-    :param condition: what it needs of the observations, computed once a state, (B, width)
-    :param bfloat16: whether the network's middle layers run in bfloat16
-    """
-
-    flow: Flow
-    network: FlowNetwork
-    condition: Tensor
-    bfloat16: bool = False
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """
-        The velocity.
-
-        :param x: points, (*S, B, D)
-        :param t: time, ()
-        :return: (*S, B, D)
-        """
-        coefficients = self.flow.interpolant(t)
-        prediction = self.network(self.condition, x, t, self.bfloat16)
-        ends = self.flow.parametrization.end_points(coefficients, x, prediction)
-        ends = self.flow.kept_within(self.flow.support.bound, coefficients, x, ends)
-        return coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0
-
-
-class RFMActor(NormalizedInputs, BasePolicy):
-    """
-    Draws M candidate actions by integrating the flow and chooses among them by the critic.
+    Draws M candidate actions by integrating the flow and selects among them by the critic.
 
     The actor holds the critic (the policy's own, not a copy), so that ``actor.predict`` is the
-    policy's. While exploring, a candidate is chosen by the flow's rule; deterministic prediction
-    starts from a fixed set of noises, integrates without noise and takes the best.
+    policy's. While exploring, a candidate is selected by ``candidates.select``; deterministic
+    prediction starts from a fixed set of noises, integrates without noise and takes the best.
 
     With ``flow.one_step`` a second network is regressed on where the flow carries each noise, and
     draws in the flow's place (distillation, as Park et al. 2025 do for flow Q-learning).
 
     :param observation_space: observation space
     :param action_space: action space, a bounded Box
-    :param critic: the critic that chooses
-    :param flow: how actions are drawn
+    :param critic: the critic that selects
+    :param settings: how actions are drawn and selected
     :param net_arch: widths of the flow network
     :param features_extractor: network that extracts features of the observation
     :param features_dim: number of features
@@ -142,7 +115,7 @@ class RFMActor(NormalizedInputs, BasePolicy):
         observation_space: spaces.Space,
         action_space: spaces.Box,
         critic: Critic,
-        flow: Flow,
+        settings: Settings,
         net_arch: list[int],
         features_extractor: nn.Module,
         features_dim: int,
@@ -158,16 +131,21 @@ class RFMActor(NormalizedInputs, BasePolicy):
             normalize_images=normalize_images,
             squash_output=True,
         )
-        self.flow = flow
+        self.settings = settings
+        self.flow = settings.flow.build()
+        self.candidates = settings.candidates
+        self.select = SELECTIONS.resolve(self.candidates.select, Selection)
+        self.exploration_noise = make_noise("candidates.noise", self.candidates.noise)
+        self.n_eval_candidates = self.candidates.evaluate
         self.net_arch = net_arch
         self.features_dim = features_dim
         self.activation_fn = activation_fn
         self.action_dim = get_action_dim(action_space)
-        self.n_eval_candidates = flow.n_eval_candidates
         self.network = FlowNetwork(features_dim, self.action_dim, net_arch, activation_fn)
-        self.one_step_network = deepcopy(self.network) if flow.one_step else None
-        self.averaged_network = deepcopy(self.drawing_network) if flow.averaged else None
-        self.temperature = Temperature(flow.temperature)
+        self.one_step_network = deepcopy(self.network) if settings.flow.one_step else None
+        averaged = settings.actor_update.average is not None
+        self.averaged_network = deepcopy(self.acting_network) if averaged else None
+        self.temperature = Temperature(parse_temperature(settings.temperature).value)
         self.noise_process: PinkNoise | None = None
         self.critic = critic
         self._borrow(normalizer)
@@ -176,7 +154,7 @@ class RFMActor(NormalizedInputs, BasePolicy):
         data = super()._get_constructor_parameters()
         data.update(
             critic=self.critic,
-            flow=self.flow,
+            settings=self.settings,
             net_arch=self.net_arch,
             features_extractor=self.features_extractor,
             features_dim=self.features_dim,
@@ -186,7 +164,7 @@ class RFMActor(NormalizedInputs, BasePolicy):
         return data
 
     @property
-    def drawing_network(self) -> FlowNetwork:
+    def acting_network(self) -> FlowNetwork:
         """The network that acts: the one-step network where there is one."""
         return self.one_step_network or self.network
 
@@ -200,53 +178,64 @@ class RFMActor(NormalizedInputs, BasePolicy):
         networks = [self.network, self.one_step_network, self.features_extractor]
         return [p for network in networks if network is not None for p in network.parameters()]
 
-    def field(self, obs: PyTorchObs) -> "Field":
+    def features(self, obs: PyTorchObs) -> Tensor:
+        """
+        The actor's observation features.
+
+        :param obs: B observations
+        :return: (B, F)
+        """
+        return self.extract_features(obs, self.features_extractor)
+
+    def velocity(self, features: Tensor) -> VelocityField:
         """
         The flow network's velocity field at some states.
 
-        :param obs: B observations
+        :param features: of B observations, (B, F)
         :return: the field
         """
-        features = self.extract_features(obs, self.features_extractor)
-        return Field(self.flow, self.network, self.network.condition(features))
+        return VelocityField(self.flow, self.network, self.network.condition(features))
 
-    def drawing_field(self, obs: PyTorchObs, target: bool = False) -> "Field":
+    def acting_velocity(self, features: Tensor, target: bool = False) -> VelocityField:
         """
         The field that draws actions: the flow's, or the one-step network's.
 
-        :param obs: B observations
+        :param features: of B observations, (B, F)
         :param target: of the averaged network that draws the critics' target, where there is one
         :return: the field
         """
-        flow = self.flow.in_one_step() if self.flow.one_step else self.flow
-        network = (self.averaged_network if target else None) or self.drawing_network
-        features = self.extract_features(obs, self.features_extractor)
-        return Field(flow, network, network.condition(features))
+        flow = self.flow if self.one_step_network is None else self.flow.in_one_step()
+        network = (self.averaged_network if target else None) or self.acting_network
+        return VelocityField(flow, network, network.condition(features))
 
-    def candidates(self, field: "Field", n_candidates: int, deterministic: bool = False) -> Tensor:
+    def sample(
+        self, velocity: VelocityField, n_candidates: int, deterministic: bool = False
+    ) -> Tensor:
         """
         Draw points of a flow.
 
-        :param field: :meth:`field` or :meth:`drawing_field`, of B states
+        :param velocity: :meth:`velocity` or :meth:`acting_velocity`, of B states
         :param n_candidates: M
         :param deterministic: fixed noise, and a solver without its own
         :return: (M, B, D)
         """
-        start = self.starts(field, n_candidates, deterministic)
-        solver = field.flow.solver.deterministic() if deterministic else field.flow.solver
-        return self.ends(field, start, solver)
+        noise = self.sample_noise(velocity, n_candidates, deterministic)
+        solver = velocity.flow.solver
+        return velocity.integrate(noise, solver.deterministic() if deterministic else solver)
 
-    def starts(self, field: "Field", n_candidates: int, deterministic: bool = False) -> Tensor:
+    def sample_noise(
+        self, velocity: VelocityField, n_candidates: int, deterministic: bool = False
+    ) -> Tensor:
         """
         Points where the flow starts: noise, as it is at the first time; of the process of
         :meth:`drawing_from`, if there is one.
 
-        :param field: of B states
+        :param velocity: of B states
         :param n_candidates: M
         :param deterministic: fixed noise
         :return: (M, B, D)
         """
-        condition, t_first = field.condition, field.flow.t_range[0]
+        condition, t_first = velocity.condition, velocity.flow.t_range[0]
         shape = (n_candidates, condition.shape[0], self.action_dim)
         if deterministic:
             noise = fixed_noise(n_candidates, self.action_dim, condition.device).expand(shape)
@@ -255,7 +244,7 @@ class RFMActor(NormalizedInputs, BasePolicy):
         else:
             noise = th.randn(shape, device=condition.device)
         first = th.full((), t_first, device=condition.device)
-        return field.flow.interpolant(first).beta * noise
+        return velocity.flow.interpolant(first).beta * noise
 
     @contextmanager
     def drawing_from(self, process: PinkNoise | None) -> Iterator[None]:
@@ -270,77 +259,60 @@ class RFMActor(NormalizedInputs, BasePolicy):
         finally:
             self.noise_process = None
 
-    def ends(self, field: "Field", starts: Tensor, solver: Solver) -> Tensor:
-        """
-        Where a flow carries its starts.
-
-        :param field: of B states
-        :param starts: (M, B, D)
-        :param solver: what integrates
-        :return: (M, B, D)
-        """
-        flow, times = field.flow, (field.flow.t_range[0], 1.0)
-        return solver.solve(
-            field,
-            starts,
-            flow.interpolant,
-            flow.sampling_steps,
-            times,
-            time_shift=flow.time_shift,
-        )
-
-    def candidates_with_log_prob(
-        self, field: "Field", n_candidates: int, divergence: Divergence
+    def sample_with_log_prob(
+        self, velocity: VelocityField, n_candidates: int, divergence: Divergence
     ) -> tuple[Tensor, Tensor]:
         """
         Draw points of the flow by its solver without noise, with the log-density of their actions
         (Remark 6): ``log pi(a | s) = log p(x | s) - log |d action / d x|``.
 
-        :param field: :meth:`field`, of B states
+        :param velocity: :meth:`velocity`, of B states
         :param n_candidates: M
         :param divergence: the rule for the log-volume of a step
         :return: points (M, B, D) and log-densities over [-1, 1]^D (M, B); nothing requires grad
         """
-        law = FlowLaw(
-            interpolant=self.flow.interpolant,
-            steps=self.flow.sampling_steps,
-            t_range=(self.flow.t_range[0], 1.0),
-            time_shift=self.flow.time_shift,
-            solver=self.flow.solver,
+        flow = self.flow
+        density = FlowDensity(
+            interpolant=flow.interpolant,
+            steps=flow.steps,
+            t_range=(flow.t_range[0], 1.0),
+            time_shift=flow.time_shift,
+            solver=flow.solver,
             divergence=divergence,
         )
-        shape = (n_candidates, field.condition.shape[0], self.action_dim)
-        noise = th.randn(shape, device=field.condition.device)
-        points, log_density = law.push_forward(field, noise)
-        return points, log_density - self.flow.support.log_det(points)
+        shape = (n_candidates, velocity.condition.shape[0], self.action_dim)
+        noise = th.randn(shape, device=velocity.condition.device)
+        points, log_density = density.sample_and_log_prob(velocity, noise)
+        return points, log_density - flow.support.log_det(points)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         """
-        Choose an action for each observation.
+        Select an action for each observation.
 
         :param obs: B observations
         :param deterministic: the best of a fixed set of candidates, instead of a draw
         :return: actions in [-1, 1], (B, D)
         """
-        n_candidates = self.n_eval_candidates if deterministic else self.flow.n_candidates
-        points = self.candidates(self.drawing_field(obs), n_candidates, deterministic)
-        action = self.chosen(obs, self.flow.support.to_action(points), deterministic)
-        return action if deterministic else self.flow.exploration_noise(action, self.temperature())
+        n_candidates = self.n_eval_candidates if deterministic else self.candidates.n
+        velocity = self.acting_velocity(self.features(obs))
+        points = self.sample(velocity, n_candidates, deterministic)
+        action = self.selected(obs, self.flow.support.to_action(points), deterministic)
+        return action if deterministic else self.exploration_noise(action, self.temperature())
 
-    def chosen(self, obs: PyTorchObs, actions: Tensor, deterministic: bool) -> Tensor:
+    def selected(self, obs: PyTorchObs, actions: Tensor, deterministic: bool) -> Tensor:
         """
         One of the candidates of each state.
 
         :param obs: B observations
         :param actions: in [-1, 1], (M, B, D)
-        :param deterministic: the best, instead of the flow's rule
+        :param deterministic: the best, instead of the rule's
         :return: (B, D)
         """
         if len(actions) == 1:
             return actions[0]
         q = minimum_q(self.critic, critic_features(self.critic, obs), actions)
-        choice = Best() if deterministic else self.flow.choice
-        return take(actions, choice(q, self.temperature()))
+        select = Best() if deterministic else self.select
+        return gather_selected(actions, select(q, self.temperature()))
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self(observation, deterministic)

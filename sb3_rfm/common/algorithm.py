@@ -1,6 +1,7 @@
 """The shell of every algorithm: Stable-Baselines3's constructor, training loop and saving."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -25,10 +26,11 @@ from stable_baselines3.common.utils import (
     get_parameters_by_name,
 )
 
-from sb3_rfm.common.actor import RFMActor
+from sb3_rfm.common.actor import FlowActor
 from sb3_rfm.common.arguments import (
     SHARED,
     check_arguments,
+    check_bfloat16,
     check_episodes,
     check_noise,
     check_policy,
@@ -36,28 +38,38 @@ from sb3_rfm.common.arguments import (
     without_sde,
 )
 from sb3_rfm.common.batches import sample_on_host, uploaded
-from sb3_rfm.common.boltzmann import CriticViewLike
+from sb3_rfm.common.config import (
+    ActorUpdateSettings,
+    CandidateSettings,
+    CriticUpdateSettings,
+    EstimatorSettings,
+    FlowSettings,
+    Settings,
+)
 from sb3_rfm.common.critic_watch import CriticWatch
-from sb3_rfm.common.critics import Critic
+from sb3_rfm.common.critics import Critic, move_unit
 from sb3_rfm.common.cuda_graphs import GraphedUpdate, Update, check_cuda_graph, set_capturable
-from sb3_rfm.common.examples import ExamplesLike
+from sb3_rfm.common.deferred_logging import DeferredLogging
+from sb3_rfm.common.earlier import policy_of_before, settings_of_before
+from sb3_rfm.common.flat_names import refuse_flat_names
 from sb3_rfm.common.loading import Loading
+from sb3_rfm.common.losses import (
+    Method,
+    actor_batch,
+    actor_loss,
+    critic_loss,
+    critic_target,
+    distillation_loss,
+    temperature_loss,
+)
+from sb3_rfm.common.networks import has_fast_bfloat16
 from sb3_rfm.common.noise import NOISE_COLORS, PinkNoise
-from sb3_rfm.common.optimization import move_towards, set_learning_rate
-from sb3_rfm.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, RFMPolicy
-from sb3_rfm.common.recording import Recorded
-from sb3_rfm.common.regression import Info
-from sb3_rfm.common.row import Row
-from sb3_rfm.common.selection import ChoiceLike
-from sb3_rfm.common.temperature import TemperatureLike, parse_temperature
-from sb3_rfm.export.weights import Exchange
-from sb3_rfm.sampling.divergences import DivergenceLike
-from sb3_rfm.sampling.interpolants import InterpolantLike
-from sb3_rfm.sampling.loss_weightings import LossWeightingLike
-from sb3_rfm.sampling.parametrizations import ParametrizationLike
+from sb3_rfm.common.optimization import gradient_step, move_towards, set_learning_rate
+from sb3_rfm.common.policies import CnnPolicy, FlowPolicy, MlpPolicy, MultiInputPolicy
+from sb3_rfm.common.targets import Info
+from sb3_rfm.common.temperature import DUAL_RATE, TemperatureLike, parse_temperature
+from sb3_rfm.export.weights import Export
 from sb3_rfm.sampling.posterior_mean import EstimatorLike
-from sb3_rfm.sampling.solvers import SolverLike
-from sb3_rfm.sampling.supports import SupportLike
 
 N_STEPS = 3
 """Steps of the returns that critics learn unless they are told: docs/results.md has the runs."""
@@ -66,40 +78,21 @@ PARTS_OF_BEFORE = ("actor.temperature.optimizer",)
 """What older files hold of parts that there are no more."""
 
 
-def temperature_of_before(temperature: TemperatureLike | None) -> TemperatureLike | None:
-    """
-    The temperature's rule in a model saved while there was one relative to the spread of Q.
-
-    :param temperature: the saved model's
-    :return: the rule that takes its place, from the saved value of lambda
-    """
-    relative = isinstance(temperature, str) and temperature.partition("_")[0] == "relative"
-    return "auto" if relative else temperature
+SelfFlow = TypeVar("SelfFlow", bound="FlowActorCritic")
 
 
-def policy_of_before(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """
-    The policy's arguments in a model that was saved before LayerNorm in the critics and normalised
-    observations were defaults.
-
-    :param policy_kwargs: the saved model's
-    :return: with what were the defaults then
-    """
-    given = policy_kwargs.get("critic_kwargs") or {}
-    plain = {} if given.get("network", "mlp") != "mlp" else {"layer_norm": False}
-    return {**policy_kwargs, "normalize_observations": False, "critic_kwargs": {**plain, **given}}
-
-
-SelfBoltzmann = TypeVar("SelfBoltzmann", bound="BoltzmannAlgorithm")
-
-
-class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
+class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
     """
     Off-policy actor-critic: a flow or diffusion regressed on the Boltzmann law of its critic.
 
-    Subclasses are rows of choices (:class:`Row`): they give defaults and no code.
+    Subclasses are settings (:class:`sb3_rfm.common.config.Settings`): they give defaults and no
+    code. ``print(RFMFlow.defaults)`` shows them.
 
-    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of :class:`RFMPolicy`
+    A group of settings is given as a dict of what to change, ``flow=dict(steps=10)``, or as an
+    object, ``flow=FlowSettings(...)``, which replaces the class's; None is the class's.
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of
+        :class:`FlowPolicy`
     :param env: a Gymnasium environment with a bounded Box action space, an SB3 vectorised one, or
         an id
     :param learning_rate: of the actor; a number or a schedule
@@ -117,62 +110,19 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     :param n_steps: steps of the returns that the critics learn; None for 3, or for 1 where
         Stable-Baselines3 has no such returns (Dict observations, a ``replay_buffer_class`` of the
         user's, ``optimize_memory_usage``)
-    :param critic_learning_rate: of the critics, a number or a schedule (paper: 1e-3)
+    :param flow: how an action is drawn: :class:`sb3_rfm.common.config.FlowSettings`
+    :param estimator: how the regression's target is estimated:
+        :class:`sb3_rfm.common.config.EstimatorSettings`, or the estimator's name or object alone
+    :param candidates: how one action is picked among several:
+        :class:`sb3_rfm.common.config.CandidateSettings`, or their number alone
+    :param actor_update: the actor's regression:
+        :class:`sb3_rfm.common.config.ActorUpdateSettings`
+    :param critic_update: the critics' target: :class:`sb3_rfm.common.config.CriticUpdateSettings`
     :param temperature: lambda: "auto" (from 1) or "auto_0.5", tuned so that the candidates'
         Gaussian entropy meets ``target_entropy``, and moved with the unit of the critics' values; a
         positive number in units of return (paper: .02); a schedule; or "lin_0.05" (falls linearly)
     :param target_entropy: nats; "auto" is minus the action's dimension, what SAC uses; "auto_0.5"
         that share of it
-    :param estimator: how the posterior mean is estimated: "bounded" (Stein kernel in the box),
-        "bounded_uncoupled" (cheaper), "diagonal_centred" (the authors' release), "diagonal" (eq.
-        20), "isotropic" (eq. 21), "noise" (eta = 0), "gradient" (eta = 1), a number, an object
-    :param n_particles: particles a posterior, K; a state's, which its times share, where the
-        estimator is bounded (paper: 100)
-    :param n_candidates: actions drawn a state, M, to act and in the critics' target (paper: 32)
-    :param n_training_candidates: the same in the actor's update; by default as many, and at least 2
-        where the temperature is tuned
-    :param n_eval_candidates: the same for ``predict(deterministic=True)``, which takes the best
-        (paper: 32)
-    :param candidate_choice: which candidate acts while exploring, and what the critics' target
-        expects: "softmax" (of Q / lambda; paper), "best", or an object
-    :param exploration_noise: standard deviation of the noise on the action that explores, in half
-        widths of the action box; "temperature_0.1" for that multiple of lambda (paper: 0)
-    :param noise_color: how the noise from which exploring actions are drawn goes on from step to
-        step: "white" (independent; paper) or "pink" (correlated over up to hundreds of steps, so
-        that an action's deviation lasts; each action alone has the same law)
-    :param target_noise: as ``exploration_noise``, on the actions of the critics' target (paper: 0)
-    :param examples: what ``x_t`` is mixed from: "policy" (a candidate, by softmax; paper), "best"
-        (the best candidate), "replay" (the batch's action); or weighted actions that the network
-        regresses on without an estimator: "exponential", "advantage"; or an object
-    :param n_times: times t of each state in the actor's update, T; with the bounded estimator they
-        share the state's particles. The update takes a T-th of the batch's states, so that it
-        regresses on as many ``x_t`` for a T-th of the evaluations of Q (paper: 1)
-    :param critic_view: the value of the actor's Boltzmann law: "min" of the critics (paper),
-        "mean", "target_min", "target_mean", or an object
-    :param sampling_steps: solver steps an action (paper: 10)
-    :param time_shift: k of the solver's times ``k s / (1 + (k - 1) s)``, s uniform: above 1 the
-        steps are short near the action, where few uniform ones draw the law too narrow (paper: 1)
-    :param one_step_policy: whether a second network is distilled from the flow, noise to action in
-        one step, which acts and draws the critics' target (the flow keeps its own solver steps)
-    :param interpolant: "linear", "vp_cosine", "vp_linear", "ve", or an object
-    :param parametrization: what the network predicts: "velocity" (paper), "data", "noise", "score",
-        or an object
-    :param solver: "euler" (paper), "heun", "ddim", "ancestral", "euler_maruyama", or an object
-    :param support: "box" (the flow lives in the action box), "tanh" (paper: in a latent, with the
-        Jacobian), "clipped" or "extrapolated" (unbounded; the critic sees the clipped action, or
-        the point itself)
-    :param t_range: times drawn in training, 0 < low < high < 1 (paper: .01 to .99)
-    :param loss_weighting: the error that the regression squares, over time: "uniform" (the
-        prediction's own; paper), "velocity", "data", "noise", "score" (that function's, whatever
-        the network predicts), "min_snr", or an object
-    :param entropy_backup: whether the critics' target is the soft value
-        ``mean_m(q_m - lambda log pi(a_m | s'))`` of Remark 6, log pi along the ODE (paper: False);
-        or "hutchinson" or an object: how log pi is computed
-    :param reward_scale: what rewards are multiplied by in the critics' target (paper: 1)
-    :param policy_delay: critic updates an actor update (paper: 1)
-    :param policy_tau: Polyak step of an averaged network that draws the critics' target; None for
-        none (paper)
-    :param max_grad_norm: largest norm of the actor's gradient; infinity for none (paper: 10)
     :param bfloat16: draw training candidates, and run the critics' middle layers on candidates and
         particles, in bfloat16; "auto" where that is faster (AMX, a GPU, some processors with
         AVX512-BF16). ``predict`` and every loss stay in float32
@@ -189,9 +139,10 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     :param device: "auto", "cpu", "cuda"
     :param _init_setup_model: whether to build the networks at construction
     :raises ValueError: an argument or an action space that is not allowed
+    :raises TypeError: a setting outside of its group
     """
 
-    row: ClassVar[Row] = Row()
+    defaults: ClassVar[Settings] = Settings()
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
@@ -202,16 +153,17 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     Of ``policy_kwargs``: a policy normalises observations unless ``VecNormalize`` does. None in a
     model that was saved before there were such.
     """
-    policy: RFMPolicy
-    actor: RFMActor
+    policy: FlowPolicy
+    actor: FlowActor
     critic: Critic
     critic_target: Critic
-    noise_process: PinkNoise | None
+    noise_process: PinkNoise | None = None
+    method: Method
 
     def __init_subclass__(cls) -> None:
-        """Show the row's values as the defaults of the constructor."""
+        """Show the class's settings as the defaults of the constructor."""
         super().__init_subclass__()
-        own = {field.name: getattr(cls.row, field.name) for field in fields(Row)}
+        own = {field.name: getattr(cls.defaults, field.name) for field in fields(Settings)}
         signature = inspect.signature(cls.__init__)
         cls.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[
@@ -220,9 +172,14 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
             ]
         )
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Say where a setting is that is given by its name of before there were groups."""
+        refuse_flat_names(kwargs)
+        return super().__new__(cls)
+
     def __init__(
         self,
-        policy: str | type[RFMPolicy],
+        policy: str | type[FlowPolicy],
         env: GymEnv | str,
         learning_rate: float | Schedule = 3e-4,
         buffer_size: int = 1_000_000,
@@ -237,36 +194,14 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
         n_steps: int | None = None,
-        critic_learning_rate: float | Schedule | None = None,
+        flow: FlowSettings | Mapping[str, Any] | None = None,
+        estimator: EstimatorSettings | Mapping[str, Any] | EstimatorLike | None = None,
+        candidates: CandidateSettings | Mapping[str, Any] | int | None = None,
+        actor_update: ActorUpdateSettings | Mapping[str, Any] | None = None,
+        critic_update: CriticUpdateSettings | Mapping[str, Any] | None = None,
         temperature: TemperatureLike | None = None,
         target_entropy: str | float | None = None,
-        estimator: EstimatorLike | None = None,
-        n_particles: int | None = None,
-        n_candidates: int | None = None,
-        n_training_candidates: int | None = None,
-        n_eval_candidates: int | None = None,
-        candidate_choice: ChoiceLike | None = None,
-        exploration_noise: float | str | None = None,
-        noise_color: str | None = None,
-        target_noise: float | str | None = None,
-        examples: ExamplesLike | None = None,
-        n_times: int | None = None,
-        critic_view: CriticViewLike | None = None,
-        sampling_steps: int | None = None,
-        time_shift: float | None = None,
-        one_step_policy: bool | None = None,
-        interpolant: InterpolantLike | None = None,
-        parametrization: ParametrizationLike | None = None,
-        solver: SolverLike | None = None,
-        support: SupportLike | None = None,
-        t_range: tuple[float, float] | None = None,
-        loss_weighting: LossWeightingLike | None = None,
-        entropy_backup: bool | DivergenceLike | None = None,
-        reward_scale: float | None = None,
-        policy_delay: int | None = None,
-        policy_tau: float | None = None,
-        max_grad_norm: float | None = None,
-        bfloat16: bool | str | None = None,
+        bfloat16: bool | str = "auto",
         on_nan: str = "raise",
         cuda_graph: bool = False,
         stats_window_size: int = 100,
@@ -279,10 +214,11 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     ) -> None:
         given = plain_arguments(locals())
         check_arguments(given)
-        check_policy(policy, RFMPolicy)
+        check_bfloat16(bfloat16)
+        check_policy(policy, FlowPolicy)
         given["policy_kwargs"] = without_sde(policy_kwargs)
-        self.choices = self.row.replaced(given)
-        self.on_nan, self.cuda_graph = on_nan, cuda_graph
+        self.settings = self.defaults.changed(given)
+        self.bfloat16, self.on_nan, self.cuda_graph = bfloat16, on_nan, cuda_graph
         super().__init__(
             policy,
             env,
@@ -300,12 +236,12 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         if self.n_steps is None:
             self.n_steps = N_STEPS if self._may_count_steps() else 1
+        settings_of_before(self.__dict__)
         # load() writes its keyword arguments into __dict__: they replace what was saved
-        given = {field.name: self.__dict__.get(field.name) for field in fields(Row)}
-        given["temperature"] = temperature_of_before(given["temperature"])
-        self.choices = self.choices.replaced(plain_arguments(given))
+        given = {field.name: self.__dict__.get(field.name) for field in fields(Settings)}
+        self.settings = self.settings.changed(plain_arguments(given))
         # and there callbacks look for hyperparameters, as in any algorithm of SB3's
-        self.__dict__.update(vars(self.choices))
+        self.__dict__.update(vars(self.settings))
         check_episodes(self.train_freq, self.n_envs)
         check_noise(self.action_noise, self.action_space.shape or ())
         chosen = {"n_steps": self.n_steps, "gamma": self.gamma}
@@ -316,19 +252,21 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
             given = policy_of_before(user_kwargs)
         else:
             given = {**self.policy_defaults, **user_kwargs}
-        self.policy_kwargs = {**given, "flow": self.choices.flow()}
+        self.policy_kwargs = {**given, "settings": self.settings}
         super()._setup_model()
         self.policy_kwargs = user_kwargs
         self._create_aliases()
-        self.critic_lr_schedule = FloatSchedule(self.choices.critic_learning_rate)
-        self.temperature_rule = parse_temperature(self.choices.temperature)
-        process, own = NOISE_COLORS[self.choices.noise_color], self.__dict__.get("noise_process")
+        self.critic_lr_schedule = FloatSchedule(self.settings.critic_update.learning_rate)
+        self.temperature_rule = parse_temperature(self.settings.temperature)
+        process, own = NOISE_COLORS[self.settings.candidates.noise_color], self.noise_process
         if process is None:
             self.noise_process = None
         elif not isinstance(own, process):  # a loaded model goes on with its own
             self.noise_process = process()
         self._check_on_nan()
-        self.learner = self.choices.learner(self.policy, skips=self.on_nan == "skip")
+        fast = self.bfloat16 == "auto" and has_fast_bfloat16(self.policy.device)
+        bfloat16 = fast or self.bfloat16 is True
+        self.method = Method.of(self.settings, self.actor.action_dim, bfloat16)
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
         self.__dict__.setdefault("critic_watch", CriticWatch())  # a loaded model has its own
@@ -364,7 +302,7 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
         infos: list[Info] = []
         for _ in range(gradient_steps):
             data = self._sample(batch_size)
-            with_actor = self._n_updates % self.choices.policy_delay == 0
+            with_actor = self._n_updates % self.settings.actor_update.every == 0
             infos.append(self.updates[with_actor](data))
             self._n_updates += 1
         self._record(infos)
@@ -387,6 +325,8 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
 
     def _make_updates(self) -> None:
         """Updates without and with the actor's, captured as CUDA graphs where that is asked for."""
+        self._skips = self.on_nan == "skip"
+        self.temperature_optimizer = th.optim.SGD(self.actor.temperature.parameters(), DUAL_RATE)
         self.updates: dict[bool, Update] = {
             with_actor: partial(self._update, with_actor=with_actor) for with_actor in (False, True)
         }
@@ -398,20 +338,48 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
 
     def _update(self, data: ReplayBufferSamples, with_actor: bool) -> Info:
         """One update on a batch, targets included."""
-        discounts = self.gamma if data.discounts is None else data.discounts
-        info = self.learner.update_critic(data, discounts)
+        info = self._update_critic(data)
         if with_actor:
-            info.update(self.learner.update_actor(data.observations, data.actions))
+            info.update(self._update_actor(data))
             self._average_policy()
         move_towards(self.critic_target.parameters(), self.critic.parameters(), self.tau)
         move_towards(self.batch_norm_stats_target, self.batch_norm_stats, 1.0)
         return info
 
+    def _update_critic(self, data: ReplayBufferSamples) -> Info:
+        """One step of the critics, in their unit, which moves first."""
+        critic, temperature = self.critic, self.actor.temperature
+        discounts = self.gamma if data.discounts is None else data.discounts
+        target, info = critic_target(self.policy, self.method, data, discounts)
+        if critic.normalizes_values:
+            factor = move_unit((critic, self.critic_target), target)
+            if self.temperature_rule.tuned:
+                temperature.rescale(factor)
+        loss, losses = critic_loss(self.policy, data, target)
+        gradient_step(critic.optimizer, loss / critic.unit.square(), skips=self._skips)
+        return {**info, **losses}
+
+    def _update_actor(self, data: ReplayBufferSamples) -> Info:
+        """One step of the actor, of its one-step network and of the temperature."""
+        batch = actor_batch(self.policy, self.method, data)
+        loss, info = actor_loss(self.method, batch)
+        if batch.acting_velocity is not None:
+            distillation, more = distillation_loss(batch)
+            loss, info = loss + distillation, {**info, **more}
+        limit = self.settings.actor_update.max_grad_norm
+        gradient_step(self.actor.optimizer, loss, limit, self._skips)
+        info["rfm/temperature"] = batch.temperature
+        if self.temperature_rule.tuned:
+            loss, more = temperature_loss(self.actor.temperature, self.method, batch)
+            gradient_step(self.temperature_optimizer, loss)
+            info.update(more)
+        return info
+
     def _average_policy(self) -> None:
         """Move the averaged network towards the actor's, where there is one."""
-        averaged, tau = self.actor.averaged_network, self.choices.policy_tau
+        averaged, tau = self.actor.averaged_network, self.settings.actor_update.average
         if averaged is not None and tau is not None:
-            move_towards(averaged.parameters(), self.actor.drawing_network.parameters(), tau)
+            move_towards(averaged.parameters(), self.actor.acting_network.parameters(), tau)
 
     def _update_rates(self) -> None:
         """Bring learning rates and temperature to the present progress."""
@@ -424,14 +392,14 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
             self.actor.temperature.assign(self.temperature_rule(progress))
 
     def learn(
-        self: SelfBoltzmann,
+        self: SelfFlow,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 4,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> SelfBoltzmann:
+    ) -> SelfFlow:
         """
         Train, as any Stable-Baselines3 algorithm does.
 
@@ -472,13 +440,14 @@ class BoltzmannAlgorithm(Recorded, Loading, Exchange, OffPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         aliases = [
-            "learner",
+            "method",
             "actor",
             "critic",
             "critic_target",
             "batch_norm_stats",
             "batch_norm_stats_target",
             "updates",
+            "temperature_optimizer",
             "_unread",
         ]
         return [*super()._excluded_save_params(), *aliases]

@@ -110,7 +110,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             require_int(name, got, INTEGERS[name])
         elif name in SHARES:
             require_float(name, got, 0.0, 1.0)
-        elif name == "learning_rate" or (name == "critic_learning_rate" and got is not None):
+        elif name == "learning_rate":
             check_rate(name, got)
         elif name == "device":
             check_device(got)
@@ -179,6 +179,16 @@ def check_rate(name: str, rate: float | Callable[[float], float]) -> None:
                 f"{rate!r}, which raises {type(error).__name__} at 1"
             ) from error
     require_float(name, first, 0.0)
+
+
+def check_bfloat16(bfloat16: bool | str) -> None:
+    """
+    Refuse what is no switch.
+
+    :param bfloat16: True, False or "auto"
+    """
+    switch = "True, False or 'auto'"
+    require(bfloat16 in (True, False, "auto"), "bfloat16", bfloat16, switch)
 
 
 def check_device(device: str | th.device) -> None:

@@ -4,7 +4,6 @@ points of the flow.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch as th
 from stable_baselines3.common.policies import ContinuousCritic
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from sb3_rfm.common.critic_gradients import network_values, one_value
 from sb3_rfm.common.critics import Critic
-from sb3_rfm.sampling.registry import Registry
 from sb3_rfm.sampling.supports import Support
 
 
@@ -56,41 +54,7 @@ def minimum_q(critic: Critic, features: Tensor, actions: Tensor, bfloat16: bool 
 
 
 @dataclass(frozen=True)
-class CriticView:
-    """
-    Which value of an action the actor's law is made of.
-
-    :param target: the target critics' instead of the critics'
-    :param mean: the mean of the critics instead of their minimum
-    """
-
-    target: bool = False
-    mean: bool = False
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """
-        One value from the critics'.
-
-        :param values: (C, *S, B)
-        :return: (*S, B)
-        """
-        return one_value(values, self.mean)
-
-
-CRITIC_VIEWS = Registry[CriticView](
-    "critic_view",
-    {
-        "min": CriticView,
-        "mean": partial(CriticView, mean=True),
-        "target_min": partial(CriticView, target=True),
-        "target_mean": partial(CriticView, target=True, mean=True),
-    },
-)
-CriticViewLike = str | CriticView
-
-
-@dataclass(frozen=True)
-class Boltzmann:
+class CriticLogDensity:
     """
     ``log p(x | s) = min_k Q_k(s, action(x)) / temperature + log |d action / d x|`` up to a
     constant, for B states at once.
@@ -100,7 +64,7 @@ class Boltzmann:
     :param temperature: lambda, ()
     :param support: the map from points to actions
     :param bfloat16: see :func:`q_values`
-    :param view: which value of the critics
+    :param mean: the mean of the critics instead of their minimum
     """
 
     critic: Critic
@@ -108,15 +72,16 @@ class Boltzmann:
     temperature: Tensor
     support: Support
     bfloat16: bool = False
-    view: CriticView = CriticView()
+    mean: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """
         :param x: points, (*S, B, D)
         :return: unnormalised log-density, (*S, B)
         """
-        judged = self.support.to_judged(x)
-        q = self.view(q_values(self.critic, self.features, judged, self.bfloat16))
+        seen = self.support.critic_input(x)
+        values = q_values(self.critic, self.features, seen, self.bfloat16)
+        q = one_value(values, self.mean)
         return q / self.temperature + self.support.log_det(x)
 
     @th.no_grad()
@@ -128,9 +93,9 @@ class Boltzmann:
         :param x: points, (*S, B, D)
         :return: (*S, B) and (*S, B, D), without a graph
         """
-        judged = self.support.to_judged(x)
+        seen = self.support.critic_input(x)
         q, gradient = self.critic.value_and_action_gradient(
-            self.features, judged, self.view.mean, self.bfloat16
+            self.features, seen, self.mean, self.bfloat16
         )
-        score = self.support.score_of_point(x, judged, gradient / self.temperature)
+        score = self.support.score_of_point(x, seen, gradient / self.temperature)
         return q / self.temperature + self.support.log_det(x), score

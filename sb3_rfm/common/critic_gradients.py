@@ -17,7 +17,7 @@ from sb3_rfm.sampling.numerics.devices import on_host
 FEWEST_SORTED = 1024
 """
 Actions of which each is worth its own network's backward pass alone: to sort fewer costs what the
-other passes would (benchmarks/critics.py).
+other passes would (benchmarks/speed/critics.py).
 """
 
 N_SIZES = 8

@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
 from sb3_rfm.common.batches import mapped, tensors_of
-from sb3_rfm.common.regression import Info
+from sb3_rfm.common.targets import Info
 from sb3_rfm.sampling.registry import require
 
 WARM_UP = 3

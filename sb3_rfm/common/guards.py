@@ -28,7 +28,7 @@ from sb3_rfm.utils.episodes import WithoutSome, close_episode
 STORED = ("observations", "actions", "rewards", "next_observations")
 
 
-class Guarded(OffPolicyAlgorithm):
+class FiniteChecks(OffPolicyAlgorithm):
     """
     An algorithm that refuses observations, rewards and actions that are not finite (or too large
     for float32 to compute with), or leaves them out; and whose replay buffer knows where episodes

@@ -11,6 +11,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_rfm.common.arguments import check_arguments, plain_arguments, without_sde
+from sb3_rfm.common.flat_names import refuse_flat_names
 from sb3_rfm.utils.names import near
 
 NOT_SAVED = ("policy", "env", "device", "_init_setup_model")
@@ -20,13 +21,13 @@ BESIDES = ("num_timesteps",)
 
 def algorithm_name(kind: type) -> str:
     """
-    The algorithm that a class is: the one that gives the choices, of which a user's class may be a
+    The algorithm that a class is: the one that gives the settings, of which a user's class may be a
     subclass.
 
     :param kind: a class of this package, or a subclass of one
     :return: its name
     """
-    own = "row" if hasattr(kind, "row") else "policy_aliases"
+    own = "defaults" if hasattr(kind, "defaults") else "policy_aliases"
     return next(base.__name__ for base in kind.__mro__ if own in vars(base))
 
 
@@ -73,7 +74,7 @@ class Loading(OffPolicyAlgorithm):
             self._last_obs = None
 
     def _check_saved_by(self) -> None:
-        """Refuse a file of another algorithm: its choices would stand in this one's place."""
+        """Refuse a file of another algorithm: its settings would stand in this one's place."""
         own = algorithm_name(type(self))
         saved_by = self._saved_by or own
         if saved_by != own:
@@ -103,12 +104,15 @@ class Loading(OffPolicyAlgorithm):
         :param print_system_info: whether to print versions
         :param force_reset: whether the environment is reset before training goes on
         :param kwargs: arguments of the constructor that take the place of what was saved; the
-            number of environments may be another, too
+            number of environments may be another, too; a dict for a group of settings changes
+            those that it names
         :return: the model
         :raises ValueError: a file of another algorithm, an argument that is not allowed, or one
             with which the networks are others than those saved
         :raises TypeError: an argument that there is not, or of the wrong type
         """
+        if hasattr(cls, "defaults"):
+            refuse_flat_names(kwargs)
         known = [name for name in argument_names(cls) if name not in NOT_SAVED]
         for name in kwargs:
             if name not in (*known, *BESIDES):

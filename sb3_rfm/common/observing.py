@@ -7,16 +7,16 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_rfm.common.guards import Guarded
+from sb3_rfm.common.guards import FiniteChecks
 from sb3_rfm.common.observations import ObservationNormalizer
 
 
-class Observing(Guarded):
+class Observing(FiniteChecks):
     """
     An algorithm whose policy may normalise observations: each one that training acts on, at random
     or not, is taken into the statistics once, before the action is chosen.
 
-    Zeros that stand in the place of what was not finite are not taken (see :class:`Guarded`).
+    Zeros that stand in the place of what was not finite are not taken (see :class:`FiniteChecks`).
     """
 
     @property

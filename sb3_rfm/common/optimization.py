@@ -1,4 +1,4 @@
-"""Optimizers and averaged networks, each step of which is one call for all parameters."""
+"""Optimizers and averaged networks, and a step of each."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -48,6 +48,30 @@ def set_learning_rate(optimizer: th.optim.Optimizer, learning_rate: float) -> No
             group["lr"].fill_(learning_rate)
         else:
             group["lr"] = learning_rate
+
+
+def gradient_step(
+    optimizer: th.optim.Optimizer,
+    loss: Tensor,
+    max_grad_norm: float | None = None,
+    skips: bool = False,
+) -> None:
+    """
+    One step of an optimizer.
+
+    :param optimizer: of a network
+    :param loss: ()
+    :param max_grad_norm: largest norm of the gradient; None for no limit
+    :param skips: whether a step whose gradient is not finite is left out
+    """
+    optimizer.zero_grad()
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if max_grad_norm is not None:
+        th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    gradients = (p.grad for p in parameters if p.grad is not None)
+    if not skips or all(bool(gradient.isfinite().all()) for gradient in gradients):
+        optimizer.step()
 
 
 @th.no_grad()

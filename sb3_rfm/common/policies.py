@@ -13,17 +13,19 @@ from stable_baselines3.common.torch_layers import (
     get_actor_critic_arch,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
-from sb3_rfm.common.actor import RFMActor
+from sb3_rfm.common.actor import FlowActor
+from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critics import Critic, CriticOptions
-from sb3_rfm.common.flow import Flow
+from sb3_rfm.common.earlier import settings_of_flow
 from sb3_rfm.common.observations import NORMALIZE_OBSERVATIONS, make_normalizer
 from sb3_rfm.common.optimization import make_optimizer
 from sb3_rfm.sampling.registry import require_int
 
 
-class RFMPolicy(BasePolicy):
+class FlowPolicy(BasePolicy):
     """
     Policy class (actor, critic and target critic) of every algorithm here.
 
@@ -48,10 +50,10 @@ class RFMPolicy(BasePolicy):
     :param normalize_observations: whether observations are normalised by the running mean and
         variance of those seen in training
         (:class:`sb3_rfm.common.observations.ObservationNormalizer`)
-    :param flow: how actions are drawn; the algorithm passes its own
+    :param settings: how actions are drawn and selected; the algorithm passes its own
     """
 
-    actor: RFMActor
+    actor: FlowActor
     critic: Critic
     critic_target: Critic
     default_features_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
@@ -72,7 +74,7 @@ class RFMPolicy(BasePolicy):
         share_features_extractor: bool = False,
         critic_kwargs: dict[str, Any] | None = None,
         normalize_observations: bool = NORMALIZE_OBSERVATIONS,
-        flow: Flow | None = None,
+        settings: Settings | None = None,
     ) -> None:
         super().__init__(
             observation_space,
@@ -90,7 +92,7 @@ class RFMPolicy(BasePolicy):
         self.n_critics = n_critics
         self.share_features_extractor = share_features_extractor
         self.critic_options = CriticOptions.parse(critic_kwargs)
-        self.flow = Flow() if flow is None else flow
+        self.settings = Settings() if settings is None else settings
         self.normalize_observations = normalize_observations
         self.normalizer = make_normalizer(
             observation_space, normalize_observations, normalize_images
@@ -105,7 +107,9 @@ class RFMPolicy(BasePolicy):
         critic_target.set_training_mode(False)
         shared = self.critic.features_extractor if self.share_features_extractor else None
         actor_kwargs = self._update_features_extractor(self._net_kwargs(actor_arch), shared)
-        self.actor = RFMActor(**actor_kwargs, critic=self.critic, flow=self.flow).to(self.device)
+        self.actor = FlowActor(**actor_kwargs, critic=self.critic, settings=self.settings).to(
+            self.device
+        )
         self.critic_target = critic_target  # last in the state dict, where nothing is another's
         self.actor.optimizer = self._make_optimizer(self.actor.flow_parameters(), lr_schedule)
         own = self.critic.q_networks if self.share_features_extractor else [self.critic]
@@ -159,13 +163,32 @@ class RFMPolicy(BasePolicy):
             features_extractor_kwargs=self.features_extractor_kwargs,
             critic_kwargs=self.critic_options.plain(),
             normalize_observations=self.normalize_observations,
-            flow=self.flow,
+            settings=self.settings,
         )
         return data
 
+    @classmethod
+    def load(cls, path: str, device: th.device | str = "auto") -> "FlowPolicy":
+        """
+        Load a policy that was saved alone, as any of Stable-Baselines3's.
+
+        :param path: of the file
+        :param device: of PyTorch
+        :return: the policy
+        """
+        device = get_device(device)
+        saved = th.load(path, map_location=device, weights_only=False)
+        given = saved["data"]
+        if "flow" in given:  # saved before settings had groups
+            given["settings"] = settings_of_flow(given.pop("flow"))
+        policy = cls(**given)
+        policy.load_state_dict(saved["state_dict"])
+        policy.to(device)
+        return policy
+
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         """
-        Choose an action for each observation; see :meth:`RFMActor.forward`.
+        Select an action for each observation; see :meth:`FlowActor.forward`.
 
         :param obs: B observations
         :param deterministic: the best of a fixed set of candidates, instead of a draw
@@ -187,19 +210,22 @@ class RFMPolicy(BasePolicy):
         self.training = mode
 
 
-class CnnPolicy(RFMPolicy):
-    """:class:`RFMPolicy` for images: ``features_extractor_class`` is NatureCNN unless given."""
+class CnnPolicy(FlowPolicy):
+    """:class:`FlowPolicy` for images: ``features_extractor_class`` is NatureCNN unless given."""
 
     default_features_extractor = NatureCNN
 
 
-class MultiInputPolicy(RFMPolicy):
+class MultiInputPolicy(FlowPolicy):
     """
-    :class:`RFMPolicy` for Dict observations: ``features_extractor_class`` is CombinedExtractor
+    :class:`FlowPolicy` for Dict observations: ``features_extractor_class`` is CombinedExtractor
     unless given.
     """
 
     default_features_extractor = CombinedExtractor
 
 
-MlpPolicy = RFMPolicy
+MlpPolicy = FlowPolicy
+
+RFMPolicy = FlowPolicy
+"""In files that were saved before, the policy's class."""

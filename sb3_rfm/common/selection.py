@@ -1,4 +1,4 @@
-"""Which candidate acts, what that choice is worth, and the noise that is added to it."""
+"""Which candidate acts, what that selection is worth, and the noise that is added to it."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,13 +9,19 @@ from torch import Tensor
 from sb3_rfm.sampling.registry import Registry, require_float
 
 
-class Choice(ABC):
-    """A rule that chooses one of a state's M candidates by their values."""
+class Selection(ABC):
+    """
+    A rule that selects one of a state's M candidates by their values.
+
+    ``is_soft`` says whether it depends on the temperature.
+    """
+
+    is_soft: bool = True
 
     @abstractmethod
     def __call__(self, q: Tensor, temperature: Tensor) -> Tensor:
         """
-        Choose.
+        Select.
 
         :param q: values of the candidates, (M, B)
         :param temperature: lambda, ()
@@ -25,7 +31,7 @@ class Choice(ABC):
     @abstractmethod
     def value(self, q: Tensor, temperature: Tensor) -> Tensor:
         """
-        The expected value of what is chosen.
+        The expected value of what is selected.
 
         :param q: values of the candidates, (M, B)
         :param temperature: lambda, ()
@@ -34,19 +40,21 @@ class Choice(ABC):
 
 
 @dataclass(frozen=True)
-class Softmax(Choice):
+class Softmax(Selection):
     """Candidate m with probability ``softmax(q / lambda)_m``."""
 
     def __call__(self, q: Tensor, temperature: Tensor) -> Tensor:
-        return choose(q, temperature)
+        return select_by_softmax(q, temperature)
 
     def value(self, q: Tensor, temperature: Tensor) -> Tensor:
         return (th.softmax(q / temperature, 0) * q).sum(0)
 
 
 @dataclass(frozen=True)
-class Best(Choice):
+class Best(Selection):
     """The candidate of the largest value."""
+
+    is_soft = False  # not annotated: a constant of the class, not a field of the dataclass
 
     def __call__(self, q: Tensor, temperature: Tensor) -> Tensor:
         return q.argmax(0)
@@ -55,7 +63,7 @@ class Best(Choice):
         return q.amax(0)
 
 
-def choose(q: Tensor, temperature: Tensor) -> Tensor:
+def select_by_softmax(q: Tensor, temperature: Tensor) -> Tensor:
     """
     Draw one candidate a state with probability softmax(Q / temperature), by the Gumbel-max rule.
 
@@ -67,9 +75,9 @@ def choose(q: Tensor, temperature: Tensor) -> Tensor:
     return (q / temperature + gumbel).argmax(0)
 
 
-def take(candidates: Tensor, index: Tensor) -> Tensor:
+def gather_selected(candidates: Tensor, index: Tensor) -> Tensor:
     """
-    The chosen candidate of each state.
+    The selected candidate of each state.
 
     :param candidates: (M, B, D)
     :param index: (B)
@@ -126,5 +134,5 @@ def make_noise(argument: str, noise: float | str) -> GaussianNoise:
     return GaussianNoise(std, per_temperature=True)
 
 
-CHOICES = Registry[Choice]("candidate_choice", {"softmax": Softmax, "best": Best})
-ChoiceLike = str | Choice
+SELECTIONS = Registry[Selection]("candidates.select", {"softmax": Softmax, "best": Best})
+SelectionLike = str | Selection

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch as th
 from torch import Tensor, nn
 
-from sb3_rfm.common.arguments import plain_number
+from sb3_rfm.common.arguments import check_rate, plain_number
 from sb3_rfm.sampling.registry import require, require_float
 
 TemperatureLike = float | str | Callable[[float], float]
@@ -15,7 +15,8 @@ DEFAULT_INITIAL = 1.0
 ALLOWED = "a positive number, a schedule, 'auto', 'auto_<initial>' or 'lin_<initial>'"
 
 DUAL_RATE = 0.02
-"""Share by which lambda falls, an actor update, for each nat a coordinate above the target."""
+"""Rate of the dual's descent: the share by which lambda falls, an actor update, for each nat a
+coordinate above the target."""
 LARGEST_EXCESS = 3.0
 """Nats a coordinate that an update reacts to at most."""
 LEAST_DEVIATION = 1e-3
@@ -32,7 +33,7 @@ class Temperature(nn.Module):
 
     def __init__(self, value: float) -> None:
         super().__init__()
-        self.log_value = nn.Parameter(th.tensor(math.log(value)), requires_grad=False)
+        self.log_value = nn.Parameter(th.tensor(math.log(value)))
 
     def forward(self) -> Tensor:
         """:return: the temperature, ()"""
@@ -47,21 +48,22 @@ class Temperature(nn.Module):
         """
         self.log_value.add_(factor.log())
 
-    @th.no_grad()
-    def tune(self, entropy: Tensor, target: float) -> None:
+    def dual_loss(self, entropy: Tensor, target: float) -> Tensor:
         """
-        Lower the temperature, in place, where the policy is more random than it is to be, and raise
-        it where it is less: a gradient step on the dual ``log lambda (H - target)`` of a bound on
-        the entropy (Haarnoja et al. 2018, arXiv 1812.05905, section 5, with log lambda for lambda).
+        A dual of a bound on the policy's entropy, ``log lambda (H - target)`` (Haarnoja et al.
+        2018, arXiv 1812.05905, section 5, with log lambda for lambda): its descent lowers the
+        temperature where the policy is more random than it is to be, and raises it where less.
 
-        The step is in proportion to the excess, where Adam's has one size: a factor of ten takes
-        some fifty updates at first and ends without a swing.
+        Plain descent steps in proportion to the excess, where Adam's steps have one size: with
+        :data:`DUAL_RATE` a factor of ten takes some fifty updates at first and ends without a
+        swing.
 
         :param entropy: of the policy, nats a coordinate, (); what is not finite is left out
         :param target: what it is to be, nats a coordinate
+        :return: ()
         """
         excess = (entropy - target).clamp(-LARGEST_EXCESS, LARGEST_EXCESS)
-        self.log_value.sub_(th.where(entropy.isfinite(), DUAL_RATE * excess, 0.0))
+        return self.log_value * th.where(entropy.isfinite(), excess, 0.0).detach()
 
     def assign(self, value: float) -> None:
         """
@@ -123,7 +125,7 @@ class LinearTemperature(ConstantTemperature):
 
 
 class AutoTemperature(ConstantTemperature):
-    """Starts at its value and is tuned to an entropy (:meth:`Temperature.tune`)."""
+    """Starts at its value and is tuned to an entropy (:meth:`Temperature.dual_loss`)."""
 
     default = DEFAULT_INITIAL
     tuned = True
@@ -147,6 +149,7 @@ def parse_temperature(temperature: TemperatureLike) -> ConstantTemperature:
     :return: the rule
     """
     if callable(temperature):
+        check_rate("temperature", temperature)
         return ScheduledTemperature(temperature)
     if not isinstance(temperature, str):
         return ConstantTemperature(temperature)

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -35,6 +36,15 @@ ALGORITHMS = OWN_ALGORITHMS | {
     "sac": "sb3_rfm:SAC",
     "td3": "stable_baselines3:TD3",
 }
+
+GROUPS: dict[str, str | None] = {
+    "flow": None,
+    "estimator": "name",
+    "candidates": "n",
+    "actor_update": None,
+    "critic_update": None,
+}
+"""Groups of settings, and the one that a bare value in a group's place stands for."""
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 """A number that YAML 1.1 takes for a string: ``3e-4``, ``1e6``, or one in quotes."""
@@ -113,7 +123,8 @@ def _literal(node: ast.expr) -> Any:
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     """
-    ``["learning_rate:3e-4", "policy_kwargs:dict(net_arch=[64, 64])"]`` as a dictionary.
+    ``["learning_rate:3e-4", "flow.steps:4", "policy_kwargs:dict(net_arch=[64, 64])"]`` as a
+    dictionary, for :func:`merged`.
 
     :param pairs: ``key:value`` each; a value that is no Python literal is a string
     :return: the values by key
@@ -129,6 +140,36 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             overrides[key] = text
     return overrides
+
+
+def merged(hyperparams: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """
+    Hyperparameters with changes: ``flow.steps`` is one setting of a group (or one key of another
+    dictionary, ``policy_kwargs.net_arch``), and a group's dictionary changes what it names.
+
+    :param hyperparams: plain values by name
+    :param changes: likewise; they come last
+    :return: a new dictionary, groups nested
+    """
+    result: dict[str, Any] = {}
+    for path, value in (*hyperparams.items(), *changes.items()):
+        name, _, key = path.partition(".")
+        new = {key: value} if key else value
+        if isinstance(new, dict) and (key or name in GROUPS):
+            result[name] = {**_as_dict(name, result.get(name)), **new}
+        else:
+            result[name] = new
+    return result
+
+
+def _as_dict(name: str, value: Any) -> dict[str, Any]:
+    """What stands for a group, as the dictionary that it means."""
+    if value is None or isinstance(value, dict):
+        return value or {}
+    first = GROUPS.get(name)
+    if first is None:
+        raise ValueError(f"{name} must be a dict of its settings; got {value!r}.")
+    return {first: value}
 
 
 def wrapper_class(
@@ -182,15 +223,27 @@ def plain_values(
     :return: the same names
     """
     parameters = inspect.signature(algorithm).parameters
-    values = {name: _numbers(value) for name, value in hyperparams.items()}
-    for name, value in values.items():
-        kinds = get_args(parameters[name].annotation) if name in parameters else ()
-        if name in parameters and not kinds:
-            kinds = (parameters[name].annotation,)
-        whole = name in ("n_timesteps", "n_envs") or (int in kinds and float not in kinds)
-        if whole:
-            values[name] = _whole(value)
+    kinds = {name: p.annotation for name, p in parameters.items()}
+    kinds |= dict.fromkeys(("n_timesteps", "n_envs"), int)
+    values = _of_kinds(kinds, _numbers(merged({}, hyperparams)))
+    if hasattr(algorithm, "defaults"):
+        from sb3_rfm.common import config
+
+        for name, group in config.GROUPS.items():
+            if isinstance(values.get(name), dict):
+                values[name] = _of_kinds({f.name: f.type for f in fields(group)}, values[name])
     return values
+
+
+def _of_kinds(kinds: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Values by name, those that are whole by the kinds of their names as ints."""
+    result = dict(values)
+    for name, value in values.items():
+        kind = kinds.get(name)
+        allowed = get_args(kind) or (kind,)
+        if int in allowed and float not in allowed:
+            result[name] = _whole(value)
+    return result
 
 
 def _whole(value: Any) -> Any:
@@ -200,11 +253,12 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def with_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
+def with_schedules(hyperparams: dict[str, Any], group: str = "") -> dict[str, Any]:
     """
     Learning rates such as ``lin_3e-4`` made schedules that fall linearly to zero.
 
     :param hyperparams: values by name
+    :param group: what stands before the names, ``critic_update.``
     :return: the same names
     :raises ValueError: a learning rate that is another string
     """
@@ -212,10 +266,12 @@ def with_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
 
     values = dict(hyperparams)
     for name, rate in values.items():
-        if name.endswith("learning_rate") and isinstance(rate, str):
+        if name in GROUPS and isinstance(rate, dict):
+            values[name] = with_schedules(rate, f"{name}.")
+        elif name.endswith("learning_rate") and isinstance(rate, str):
             number = rate.removeprefix("lin_")
             if number == rate or not NUMBER.fullmatch(number):
-                raise ValueError(f"{name} must be a number or lin_<number>, got {rate!r}.")
+                raise ValueError(f"{group}{name} must be a number or lin_<number>, got {rate!r}.")
             values[name] = LinearSchedule(float(number), 0.0, 1.0)
     return values
 
@@ -284,9 +340,24 @@ def constructor_arguments(
     for name in arguments:
         if name not in allowed:
             raise ValueError(
-                f"{algorithm.__name__} has no hyperparameter {name!r}: {near(name, allowed)}"
+                f"{algorithm.__name__} has no hyperparameter {name!r}: "
+                f"{_place_of_flat_name(algorithm, name) or near(name, allowed)}"
             )
+    if hasattr(algorithm, "defaults"):
+        try:
+            algorithm.defaults.changed(arguments)  # which refuses what is not allowed in a group
+        except TypeError as error:
+            raise ValueError(str(error)) from error
     return arguments
+
+
+def _place_of_flat_name(algorithm: "type[OffPolicyAlgorithm]", name: str) -> str | None:
+    """Where a setting is, by its name before there were groups."""
+    if not hasattr(algorithm, "defaults"):
+        return None
+    from sb3_rfm.common.flat_names import FLAT_NAMES
+
+    return f"it is {FLAT_NAMES[name]} now" if name in FLAT_NAMES else None
 
 
 def action_noise(noise_type: str, noise_std: float, n_actions: int | tuple[int, ...]) -> Any:
@@ -323,8 +394,10 @@ def complete(algorithm: "type[OffPolicyAlgorithm]", arguments: dict[str, Any]) -
     parameters = inspect.signature(algorithm).parameters.values()
     values = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
     skipped = ("env", "tensorboard_log", "_init_setup_model")
-    values = {name: value for name, value in values.items() if name not in skipped}
-    return {name: _plain(value) for name, value in (values | arguments).items()}
+    values = {name: value for name, value in values.items() if name not in skipped} | arguments
+    if hasattr(algorithm, "defaults"):
+        values |= vars(algorithm.defaults.changed(arguments))
+    return {name: _plain(value) for name, value in values.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -342,4 +415,6 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "group") and is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return repr(value)

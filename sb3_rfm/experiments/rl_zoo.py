@@ -13,9 +13,10 @@ import runpy
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
@@ -23,10 +24,12 @@ from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_rfm.experiments.episodes import BoundedEvaluation, EndlessEpisode, with_episode_ends
 from sb3_rfm.experiments.hyperparams import (
+    GROUPS,
     OWN_ALGORITHMS,
     action_noise,
     algorithm_class,
     hyperparams_file,
+    merged,
     plain_values,
     with_schedules,
 )
@@ -42,13 +45,6 @@ DEFAULT_FOLDER = "logs"
 
 WORD = re.compile(r"[A-Za-z]+(_[A-Za-z]+)*(_[-+.\deE]+)?")
 
-# Arguments that an algorithm takes but its training does not depend on: not searched.
-UNUSED = {
-    "dpmd": {"n_particles"},
-    "qsm": {"n_particles"},
-    "qvpo": {"n_particles", "temperature"},
-}
-
 TARGET_ENTROPIES = ["auto_0.5", "auto_0.7", "auto_1", "auto_1.4", "auto_2"]
 """Shares of minus the action's dimension: a factor of two in the spread of actions for each .7."""
 
@@ -59,41 +55,44 @@ def sample_rfm_params(
     n_actions: int,
     n_envs: int,
     additional_args: dict[str, Any],
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """
     The hyperparameters of one trial of ``train --optimize``, one search for every algorithm here.
 
-    Where the class tunes its temperature the entropy is searched, else the temperature; the number
-    of particles is 8 to 64, or the class's own. The signature after ``algo`` and the names of the
-    shared parameters are rl_zoo3's, so that its own conversion to constructor arguments applies
-    here and when a stored trial is loaded.
+    Where the temperature is tuned the entropy is searched, else the temperature; the number of
+    particles is 8 to 64, or the study's own. A setting of a group has its path for a name,
+    ``candidates.n``, and leaves the group's others as they are. The signature after ``algo`` and
+    the names of the shared parameters are rl_zoo3's, so that its own conversion to constructor
+    arguments applies here and when a stored trial is loaded.
 
     :param algo: a key of ``OWN_ALGORITHMS``
     :param trial: Optuna's trial
     :param n_actions: dimension of the action (unused)
     :param n_envs: number of environments (unused)
     :param additional_args: whether hindsight replay is used, and its arguments
+    :param given: hyperparameters of the study, which the sampled ones change
     :return: constructor arguments
     """
     from rl_zoo3.hyperparams_opt import convert_offpolicy_params, sample_her_params
 
-    from sb3_rfm.common.temperature import parse_temperature
-
     sampled: dict[str, Any] = {}
-    unused = UNUSED.get(algo, set())
-    defaults = inspect.signature(algorithm_class(algo)).parameters
-    if parse_temperature(defaults["temperature"].default).tuned:
+    # of the study: its own hyperparameters may ask for no estimator, or tune no temperature
+    settings = algorithm_class(algo).defaults.changed(given)  # type: ignore[attr-defined]
+    if settings.tunes_temperature:
         sampled["target_entropy"] = trial.suggest_categorical("target_entropy", TARGET_ENTROPIES)
-    elif "temperature" not in unused:
+    elif settings.uses_temperature:
         sampled["temperature"] = trial.suggest_float("temperature", 0.002, 0.5, log=True)
-    if "n_particles" not in unused:
-        numbers = sorted({8, 16, 32, 64, defaults["n_particles"].default})
-        sampled["n_particles"] = trial.suggest_categorical("n_particles", numbers)
+    n_particles = settings.estimator and settings.estimator.n_particles
+    if n_particles is not None:
+        name, numbers = "estimator.n_particles", sorted({8, 16, 32, 64, n_particles})
+        sampled[name] = trial.suggest_categorical(name, numbers)
+    n, steps, rate = "candidates.n", "flow.steps", "critic_update.learning_rate"
     sampled |= {
-        "n_candidates": trial.suggest_categorical("n_candidates", [1, 2, 4, 8, 16, 32]),
-        "sampling_steps": trial.suggest_int("sampling_steps", 2, 20, log=True),
+        n: trial.suggest_categorical(n, [1, 2, 4, 8, 16, 32]),
+        steps: trial.suggest_int(steps, 2, 20, log=True),
+        rate: trial.suggest_float(rate, 1e-4, 3e-3, log=True),
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
-        "critic_learning_rate": trial.suggest_float("critic_learning_rate", 1e-4, 3e-3, log=True),
         "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
         "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 10),
         "tau": trial.suggest_float("tau", 0.001, 0.08, log=True),
@@ -104,7 +103,11 @@ def sample_rfm_params(
     trial.set_user_attr("batch_size", 2 ** sampled["batch_size_pow"])
     if additional_args["using_her_replay_buffer"]:
         sampled = sample_her_params(trial, sampled, additional_args["her_kwargs"])
-    return convert_offpolicy_params(sampled)
+    changes = convert_offpolicy_params(sampled)
+    groups = {name: value for name, value in given.items() if name in GROUPS}
+    changed = merged(groups, changes)
+    names = {name.partition(".")[0] for name in changes}
+    return {name: changed[name] for name in names}
 
 
 def without_buffer(algorithm: "type[OffPolicyAlgorithm]") -> "type[OffPolicyAlgorithm]":
@@ -150,31 +153,39 @@ def register(playing: bool = False) -> None:
         (exp_manager.ExperimentManager, "_preprocess_action_noise", _preprocess_action_noise),
     ):
         setattr(place, name, value)
+    theirs: Any = ExperimentManager._preprocess_schedules
+    preprocessed = theirs if isinstance(theirs, _Preprocessed) else _Preprocessed(theirs)
+    ExperimentManager._preprocess_schedules = preprocessed  # type: ignore[method-assign]
     for name in OWN_ALGORITHMS:
         algorithm = algorithm_class(name)
         rl_zoo3.ALGOS[name] = without_buffer(algorithm) if playing else algorithm
-        hyperparams_opt.HYPERPARAMS_SAMPLER[name] = partial(sample_rfm_params, name)
+        sampler = partial(sample_rfm_params, name, given=preprocessed.latest)
+        hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sampler
         hyperparams_opt.HYPERPARAMS_CONVERTER[name] = hyperparams_opt.convert_offpolicy_params
-    theirs = ExperimentManager._preprocess_schedules
-    if not isinstance(theirs, _Preprocessed):
-        ExperimentManager._preprocess_schedules = _Preprocessed(theirs)  # type: ignore[method-assign]
 
 
 class _Preprocessed:
     """
-    In the place of the function with which rl_zoo3 makes schedules of strings: numbers that YAML
-    takes for strings, and the schedules of other learning rates than the first, are made before.
+    In the place of the function with which rl_zoo3 makes schedules of strings: groups of settings,
+    numbers that YAML takes for strings, and the schedules of other learning rates than the first,
+    are made before.
+
+    ``latest`` holds the hyperparameters of the latest call, which an Optuna trial changes.
 
     :param theirs: rl_zoo3's
     """
 
     def __init__(self, theirs: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self.theirs = theirs
+        self.latest: dict[str, Any] = {}
 
     def __call__(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
         values = plain_values(algorithm_class(DEFAULT_ALGORITHM), hyperparams)
         own = {name: value for name, value in values.items() if name != "learning_rate"}
-        return self.theirs(values | with_schedules(own))
+        made = self.theirs(values | with_schedules(own))
+        self.latest.clear()
+        self.latest.update(made)
+        return made
 
 
 def _preprocess_action_noise(

@@ -10,8 +10,10 @@ from sb3_rfm.experiments.hyperparams import (
     algorithm_class,
     complete,
     constructor_arguments,
+    merged,
     plain_values,
     read_hyperparams,
+    with_schedules,
     wrapper_class,
 )
 
@@ -88,7 +90,7 @@ class RunSettings:
         from sb3_rfm.envs import any_env_id
 
         env_id = any_env_id(self.env)
-        given = read_hyperparams(self.algo, env_id) | self.hyperparams
+        given = merged(read_hyperparams(self.algo, env_id), self.hyperparams)
         hyperparams = plain_values(algorithm_class(self.algo), given)
         n_timesteps = hyperparams.pop("n_timesteps")
         if isinstance(n_timesteps, str) or n_timesteps != int(n_timesteps):
@@ -177,7 +179,7 @@ def buffer_length(settings: RunSettings) -> int | None:
     :return: transitions of all environments together; None for a buffer that saves memory, which
         is as long as the algorithm makes it
     """
-    values = complete(algorithm_class(settings.algo), settings.hyperparams)
+    values = complete(algorithm_class(settings.algo), with_schedules(settings.hyperparams))
     if values["optimize_memory_usage"]:
         return None
     return min(values["buffer_size"], settings.steps)

@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 METADATA_KEY = "sb3_rfm"
 SUFFIX = ".safetensors"
 CHECKED = ("algorithm", "observation_space", "action_space", "architecture")
-"""What of a file has to be equal to the model's; ``choices`` and ``versions`` inform."""
+"""What of a file has to be equal to the model's; ``settings`` and ``versions`` inform."""
 POLICY_OPTIONS = (
     "net_arch",
     "activation_fn",
@@ -111,7 +111,7 @@ def describe(model: BaseAlgorithm) -> dict[str, Any]:
     What a model's weights belong to, as plain JSON.
 
     :param model: an algorithm of this package
-    :return: format version, algorithm, spaces, architecture, choices and versions
+    :return: format version, algorithm, spaces, architecture, settings and versions
     :raises ValueError: a space that cannot be described
     """
     policy: Any = model.policy
@@ -120,11 +120,11 @@ def describe(model: BaseAlgorithm) -> dict[str, Any]:
     architecture["normalize_observations"] = getattr(policy, "normalize_observations", False)
     if hasattr(policy, "critic_options"):
         architecture["critic_kwargs"] = plain(policy.critic_options.plain())
-    if hasattr(policy, "flow"):
-        architecture.update({name: plain(getattr(policy.flow, name)) for name in MEANING})
-    row = getattr(model, "choices", None)
+    flow = getattr(policy.actor, "flow", None)
+    if flow is not None:
+        architecture.update({name: plain(getattr(flow, name)) for name in MEANING})
     names = ("n_candidates", "n_eval_candidates", "ent_coef", "target_entropy")
-    choices = vars(row) if is_dataclass(row) else {n: getattr(model, n, None) for n in names}
+    settings = getattr(model, "settings", None) or {n: getattr(model, n, None) for n in names}
     versions = {name: version(name) for name in ("stable_baselines3", "torch")}
     return {
         "format_version": FORMAT_VERSION,
@@ -132,7 +132,7 @@ def describe(model: BaseAlgorithm) -> dict[str, Any]:
         "observation_space": describe_space(policy.observation_space),
         "action_space": describe_space(policy.action_space),
         "architecture": architecture,
-        "choices": plain(choices),
+        "settings": plain(settings),
         "versions": {"sb3_rfm": __version__, **versions},
     }
 
@@ -288,7 +288,7 @@ def _same_class(one: Any, two: Any) -> bool:
     )
 
 
-class Exchange:
+class Export:
     """The methods of an algorithm that write and read weights, and export its policy."""
 
     policy: "BasePolicy"

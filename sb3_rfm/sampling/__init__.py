@@ -10,7 +10,7 @@ from sb3_rfm.sampling.estimators.approximations import ClippedScore, PlugIn
 from sb3_rfm.sampling.estimators.bounded import Bounded
 from sb3_rfm.sampling.estimators.posteriors import Estimator, LangevinStein, Posterior
 from sb3_rfm.sampling.estimators.refinements import MCMC, SMC, Refinement
-from sb3_rfm.sampling.flow_density import FlowLaw
+from sb3_rfm.sampling.flow_density import FlowDensity
 from sb3_rfm.sampling.interpolants import (
     Coefficients,
     Interpolant,
@@ -67,7 +67,7 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "ExactDivergence",
-    "FlowLaw",
+    "FlowDensity",
     "Gaussian",
     "GaussianMixture",
     "Heun",

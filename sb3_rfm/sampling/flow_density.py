@@ -21,7 +21,7 @@ from sb3_rfm.sampling.sources import SOURCES, Source, SourceLike
 
 
 @dataclass(frozen=True)
-class FlowLaw:
+class FlowDensity:
     """
     The law of the points that a deterministic solver draws, with its density.
 
@@ -33,7 +33,7 @@ class FlowLaw:
 
     >>> def widen(x, t):
     ...     return 2 * x / (1 + 2 * t)  # three times as wide at t = 1
-    >>> x_1, log_p = FlowLaw(steps=64).push_forward(widen, th.tensor([[0.5]]))
+    >>> x_1, log_p = FlowDensity(steps=64).sample_and_log_prob(widen, th.tensor([[0.5]]))
     >>> exact = th.distributions.Normal(0.0, 3.0).log_prob(th.tensor(1.5))
     >>> bool((log_p - exact).abs() < 1e-3)
     True
@@ -59,7 +59,7 @@ class FlowLaw:
     source: SourceLike = "gaussian"
     time_shift: float = 1.0
 
-    def push_forward(
+    def sample_and_log_prob(
         self, velocity: VelocityField, x_0: Tensor, generator: th.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """
@@ -79,11 +79,11 @@ class FlowLaw:
                 log_density = log_density - log_volume
             return x, log_density
 
-    def pull_back(
+    def log_prob(
         self, velocity: VelocityField, x_1: Tensor, generator: th.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """
-        Carry given points back to the source: the inverse of :meth:`push_forward`.
+        Carry given points back to the source: the inverse of :meth:`sample_and_log_prob`.
 
         Each step is inverted by Newton's method, so the density is again that of the solver's own
         law, at any number of steps; an iteration takes D vector-Jacobian products whatever the

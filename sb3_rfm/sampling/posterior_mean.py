@@ -52,8 +52,8 @@ def _bounded(
 
 # name -> what makes the estimator from its number of particles, its source and its refinement
 ESTIMATORS: dict[str, Callable[[int, Source, Refinement | None], Estimator]] = {
-    "noise": partial(_langevin_stein, Fixed()),
-    "gradient": partial(_langevin_stein, Fixed(1.0)),
+    "noise_expectation": partial(_langevin_stein, Fixed()),
+    "gradient_expectation": partial(_langevin_stein, Fixed(1.0)),
     "isotropic": partial(_langevin_stein, Isotropic()),
     "diagonal": partial(_langevin_stein, Diagonal()),
     "diagonal_centred": partial(_langevin_stein, Diagonal(centred=True, ridge=1e-4, clip=2.0)),
@@ -74,11 +74,11 @@ def make_estimator(
     """
     An estimator from its name.
 
-    :param estimator: "noise" (eta = 0), "gradient" (eta = 1), a number (that eta), "isotropic"
-        (eq. 21), "diagonal" (eq. 20), "diagonal_centred" (the authors' released form: centred
-        score, ridge 1e-4, coefficient within ±2), "clipped_gradient" (eta = 1, the norm of the
-        marginal score cut off at 20: iDEM's; not consistent), "truncated_noise" (eta = 0 with noise
-        that keeps the action in the box), "bounded" (Stein kernel on a box, our own),
+    :param estimator: "noise_expectation" (eta = 0), "gradient_expectation" (eta = 1), a number
+        (that eta), "isotropic" (eq. 21), "diagonal" (eq. 20), "diagonal_centred" (the authors'
+        released form: centred score, ridge 1e-4, coefficient within ±2), "clipped_gradient" (eta =
+        1, the norm of the marginal score cut off at 20: iDEM's; not consistent), "truncated_noise"
+        (eta = 0 with noise that keeps the action in the box), "bounded" (Stein kernel on a box),
         "bounded_uncoupled" (each coordinate regressed on its own residual alone: cheaper), a
         coefficient's object, or an estimator's
     :param n_particles: K; an estimator's object keeps its own
@@ -161,12 +161,12 @@ def posterior_mean(
     :param interpolant: "linear", "vp_cosine", "vp_linear", "ve", or an object
     :param source: the law of the noise: "gaussian", "uniform", "laplace", "student_t", or an
         object; "bounded" and "truncated_noise" take the first alone; with "uniform" (walls) the
-        estimator is "noise" and the score comes from the target's gradient
+        estimator is "noise_expectation" and the score comes from the target's gradient
     :param estimator: a name, a number (fixed eta) or an object, see :func:`make_estimator`
     :param n_particles: K
     :param bounds: (low, high) of the box that holds the target, for "bounded" (ours),
-        "truncated_noise" and "noise" (whose weights are then zero outside); the others are biased
-        at walls
+        "truncated_noise" and "noise_expectation" (whose weights are then zero outside); the
+        others are biased at walls
     :param refinement: "mcmc", "smc" or an object: moves the particles towards the posterior
         (Remark 4); the target has to be differentiable
     :param policy_samples: guesses at the target, (B, M, D), that guide "bounded"; the others

@@ -151,9 +151,9 @@ def sample(
     :param source: the law of the noise: "gaussian" (alone where there are bounds), "uniform",
         "laplace", "student_t", or an object
     :param estimator: see :func:`sb3_rfm.sampling.posterior_mean`. By default "bounded" where there
-        are bounds, else "noise" refined by "smc" unless another refinement is given (a control
-        variate helps where the target's gradient is tame, and is unstable where it is steep). A
-        named estimator is refined only if asked
+        are bounds, else "noise_expectation" refined by "smc" unless another refinement is given (a
+        control variate helps where the target's gradient is tame, and is unstable where it is
+        steep). A named estimator is refined only if asked
     :param n_particles: K
     :param solver: "heun", "euler", "ddim", "ancestral", "euler_maruyama", or an object
     :param steps: number of steps
@@ -175,7 +175,7 @@ def sample(
     require_int("batch_size", n_samples if batch_size is None else batch_size)
     law, integrator = SOURCES.resolve(source, Source), SOLVERS.resolve(solver, Solver)
     if estimator is None:
-        estimator = "noise" if bounds is None else "bounded"
+        estimator = "noise_expectation" if bounds is None else "bounded"
         refinement = refinement or ("smc" if bounds is None else None)
     field = PosteriorField(
         log_density,

@@ -23,7 +23,7 @@ class Support(ABC):
         """No posterior mean of an action end lies beyond it; infinite where it may be anywhere."""
         return self.bound
 
-    def to_judged(self, x: Tensor) -> Tensor:
+    def critic_input(self, x: Tensor) -> Tensor:
         """
         What the critic judges where the Boltzmann law is evaluated: the action, unless a support
         says otherwise.
@@ -61,17 +61,17 @@ class Support(ABC):
         """
         return th.zeros_like(x[..., 0])
 
-    def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
+    def score_of_point(self, x: Tensor, seen: Tensor, score: Tensor) -> Tensor:
         """
-        The chain rule: the gradient in x of ``log p(judged) + log_det(x)``; 0 where a coordinate is
+        The chain rule: the gradient in x of ``log p(seen) + log_det(x)``; 0 where a coordinate is
         clipped, unless a support says otherwise.
 
         :param x: (*S, D)
-        :param judged: :meth:`to_judged` of x, (*S, D)
+        :param seen: :meth:`critic_input` of x, (*S, D)
         :param score: gradient of ``log p`` there, (*S, D)
         :return: (*S, D)
         """
-        return th.where(x == judged, score, 0.0)
+        return th.where(x == seen, score, 0.0)
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class TanhLatent(Support):
     def log_det(self, x: Tensor) -> Tensor:
         return 2 * (math.log(2.0) - x - F.softplus(-2 * x)).sum(-1)
 
-    def score_of_point(self, x: Tensor, judged: Tensor, score: Tensor) -> Tensor:
-        return score * (1 - judged.square()) - 2 * judged
+    def score_of_point(self, x: Tensor, seen: Tensor, score: Tensor) -> Tensor:
+        return score * (1 - seen.square()) - 2 * seen
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Clipped(Support):
     def target_bound(self) -> float:
         return math.inf
 
-    def to_judged(self, x: Tensor) -> Tensor:
+    def critic_input(self, x: Tensor) -> Tensor:
         return x if self.extrapolate else self.to_action(x)
 
     def to_action(self, x: Tensor) -> Tensor:

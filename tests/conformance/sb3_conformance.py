@@ -33,7 +33,7 @@ CLASSES = (
 )
 # What only costs time: the suite is about SB3's contract, not about the quality of the actions.
 # Fewer than eight particles do not always learn the identity in the 400 steps that SB3 gives them.
-SMALL = {"n_particles": 8, "n_candidates": 2, "n_eval_candidates": 8}
+SMALL = {"estimator": {"n_particles": 8}, "candidates": {"n": 2, "evaluate": 8}}
 SAMPLING_STEPS = 5
 
 
@@ -104,20 +104,24 @@ def stand_in(name: str, place: str) -> type:
     :return: a subclass
     """
     import sb3_rfm
+    from sb3_rfm.experiments.hyperparams import merged
 
     cls = getattr(sb3_rfm, name)
-    if not hasattr(cls, "row"):
+    if not hasattr(cls, "defaults"):
         return type(place, (cls,), {"__module__": cls.__module__})
-    small = {**SMALL, "sampling_steps": min(cls.row.sampling_steps, SAMPLING_STEPS)}
-    if cls.row.n_training_candidates is not None:
-        small["n_training_candidates"] = SMALL["n_candidates"]
+    own = cls.defaults
+    small = {**SMALL, "flow": {"steps": min(own.flow.steps, SAMPLING_STEPS)}}
+    if own.estimator is None or own.estimator.n_particles is None:  # they have no particles
+        del small["estimator"]
+    if own.candidates.train is not None:
+        small["candidates"] = {**SMALL["candidates"], "train": SMALL["candidates"]["n"]}
 
     def init(self: Any, *args: Any, learning_rate: Any = 3e-4, **kwargs: Any) -> None:
-        rates = {"learning_rate": learning_rate, "critic_learning_rate": learning_rate}
+        rates = {"learning_rate": learning_rate, "critic_update": {"learning_rate": learning_rate}}
         # SAC's returns, for which SB3 sets what has to be learnt in 400 steps
-        cls.__init__(self, *args, **{"n_steps": 1, **rates, **kwargs})
+        cls.__init__(self, *args, **merged({"n_steps": 1, **rates}, kwargs))
 
-    body = {"__module__": cls.__module__, "__init__": init, "row": cls.row.replaced(small)}
+    body = {"__module__": cls.__module__, "__init__": init, "defaults": own.changed(small)}
     return type(place, (cls,), body)
 
 

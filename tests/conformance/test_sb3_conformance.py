@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,25 @@ def test_a_stand_in_is_the_class_itself_with_other_numbers(name: str) -> None:
     assert stand.__name__ == "TD3"
     model = stand("MlpPolicy", "Pendulum-v1", learning_rate=0.02, buffer_size=9)
     if name != "SAC":
-        assert model.choices.critic_learning_rate == 0.02
-        assert model.choices.n_particles < 10
+        assert model.critic_update.learning_rate == 0.02
+        assert model.candidates.n == 2
+        assert model.flow.steps <= 5
+        number = model.estimator and model.estimator.n_particles
+        assert (number is None) == (name in ("DPMD", "QSM", "QVPO"))
+        assert number is None or number < 10
+        own, shown = getattr(sb3_rfm, name).defaults, model.settings
+        assert shown.actor_update == own.actor_update
+        assert shown.flow == replace(own.flow, steps=shown.flow.steps)
+
+
+def test_a_stand_ins_critics_have_the_other_settings_that_a_test_gives() -> None:
+    given = {"critic_update": {"reward_scale": 0.5}, "candidates": {"evaluate": 3}}
+    model = stand_in("RFMFlow", "SAC")(
+        "MlpPolicy", "Pendulum-v1", learning_rate=0.02, buffer_size=9, **given
+    )
+    assert model.critic_update.learning_rate == 0.02
+    assert model.critic_update.reward_scale == 0.5
+    assert (model.candidates.n, model.candidates.evaluate) == (2, 3)
 
 
 def test_each_entry_has_a_reason() -> None:

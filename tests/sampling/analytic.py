@@ -22,7 +22,7 @@ from sb3_rfm.sampling import (
     VPCosine,
     VPLinear,
 )
-from sb3_rfm.sampling.estimators.chains import Density
+from sb3_rfm.sampling.estimators.mala import Density
 from sb3_rfm.sampling.posterior_mean import ESTIMATORS
 
 # Property tests draw the same examples on every run and remember none.

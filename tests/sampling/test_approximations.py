@@ -54,7 +54,7 @@ def test_truncated_noise_loses_no_particle_where_plain_noise_loses_most():
         ).ess
 
     assert float(ess("truncated_noise")) == pytest.approx(512)
-    assert 1 < float(ess("noise")) < 50
+    assert 1 < float(ess("noise_expectation")) < 50
 
 
 def test_what_knows_no_walls_is_refused():
@@ -102,7 +102,7 @@ def test_the_plug_in_is_gradient_expectation_at_the_end_of_the_path():
 def test_clipped_support_is_judged_where_it_says():
     x = doubles(-2.0, 0.3, 1.5).view(3, 1)
     assert Clipped().to_action(x).flatten().tolist() == [-1.0, 0.3, 1.0]
-    assert th.equal(Clipped().to_judged(x), Clipped().to_action(x))
-    assert th.equal(Clipped(extrapolate=True).to_judged(x), x)
+    assert th.equal(Clipped().critic_input(x), Clipped().to_action(x))
+    assert th.equal(Clipped(extrapolate=True).critic_input(x), x)
     assert not Clipped().bounded
     assert th.equal(Clipped().log_det(x), doubles(0.0, 0.0, 0.0))

@@ -1,4 +1,7 @@
-"""The bounded estimator against quadrature, closed forms, itself in other units, and "noise"."""
+"""
+The bounded estimator against quadrature, closed forms, itself in other units, and
+"noise_expectation".
+"""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from analytic import (
 from torch import nn
 
 from sb3_rfm.sampling import Bounded, Interpolant, Linear, VPCosine, posterior_mean
-from sb3_rfm.sampling.estimators.box_fits import guided, local
+from sb3_rfm.sampling.estimators.box_fits import guided_proposal, laplace_proposal
 from sb3_rfm.sampling.estimators.proposals import bridge
 from sb3_rfm.sampling.numerics.sobol import shifted_sobol, sobol_points
 
@@ -374,7 +377,7 @@ def test_exact_on_a_flat_target_with_two_particles():
     exact = bridge(Linear()(t[:, None]), x_t).mean
     th.testing.assert_close(estimate.x_1, exact, rtol=0, atol=1e-12)
     th.testing.assert_close(estimate.coefficient, -th.ones_like(x_t))
-    plain = run(estimator="noise", n_particles=1024).x_1
+    plain = run(estimator="noise_expectation", n_particles=1024).x_1
     assert ((plain - exact).abs() > 1e-6).all()  # sampling alone is not
     # The ridge takes its share of the variance of x and of the residual, equal here.
     shrunk = run(estimator=Bounded(2, ridge=0.1)).coefficient
@@ -413,7 +416,7 @@ def test_local_is_the_posterior_of_a_quadratic(curvature, start):
         return (slope * x - 0.5 * curvature * x.square()).sum(-1)
 
     law = bridge(Linear()(doubles(0.3)), doubles(0.5, -0.2).expand(3, 2))
-    fitted = local(law, quadratic, doubles(start).expand(3, 2))
+    fitted = laplace_proposal(law, quadratic, doubles(start).expand(3, 2))
     x = th.linspace(-0.9, 0.9, 7, dtype=th.float64).view(7, 1, 1)
     target = slope * x - 0.5 * curvature * x.square()
     difference = fitted.log_prob(x) - law.log_prob(x) - target
@@ -422,7 +425,7 @@ def test_local_is_the_posterior_of_a_quadratic(curvature, start):
 
 def test_local_needs_no_curvature_where_the_target_is_convex():
     law = bridge(Linear()(doubles(0.3)), doubles(0.5, -0.2).expand(3, 2))
-    fitted = local(law, lambda x: 30 * x.square().sum(-1), doubles(0.1).expand(3, 2))
+    fitted = laplace_proposal(law, lambda x: 30 * x.square().sum(-1), doubles(0.1).expand(3, 2))
     th.testing.assert_close(fitted.scale, law.scale)
     assert fitted.loc.isfinite().all()
 
@@ -430,13 +433,13 @@ def test_local_needs_no_curvature_where_the_target_is_convex():
 def test_guided_is_the_product_of_the_bridge_and_the_fitted_normal():
     law = bridge(Linear()(doubles(0.6)), doubles(0.5, -0.2).expand(3, 2))
     samples = th.randn(5, 3, 2, dtype=th.float64, generator=seeded(12)) * 0.3 + 0.4
-    product = guided(law, samples, widening=1.7, floor=0.01)
+    product = guided_proposal(law, samples, widening=1.7, floor=0.01)
     fitted = th.distributions.Normal(samples.mean(0), (1.7 * samples.var(0)).sqrt())
     x = th.linspace(-0.9, 0.9, 7, dtype=th.float64).view(7, 1, 1)
     difference = product.log_prob(x) - law.log_prob(x) - fitted.log_prob(x)
     th.testing.assert_close(difference, difference[:1].expand_as(difference))
     equal_samples = th.full((5, 3, 2), 0.4, dtype=th.float64)
-    narrow = guided(law, equal_samples, widening=1.7, floor=0.2)
+    narrow = guided_proposal(law, equal_samples, widening=1.7, floor=0.2)
     assert (narrow.scale < 0.2).all()
     assert (narrow.scale > 0.15).all()
 
@@ -624,7 +627,7 @@ def test_far_lower_error_than_noise_with_as_many_particles(target, t, fold):
         )
         return (estimate.x_1 - mean).square()
 
-    plain, better = squared_errors("noise"), squared_errors("bounded")
+    plain, better = squared_errors("noise_expectation"), squared_errors("bounded")
     at_most = better.mean() + 3 * standard_error(better)
     at_least = plain.mean() - 3 * standard_error(plain)
     assert fold**2 * at_most < at_least

@@ -7,10 +7,10 @@ from analytic import doubles, seeded
 from sb3_rfm.sampling.estimators.box_fits import (
     PSEUDO_COUNT,
     SPLITTABLE,
-    closest,
-    fitted,
-    guided,
+    best_reference,
+    guided_proposal,
     two_groups,
+    weighted_fit,
 )
 from sb3_rfm.sampling.estimators.proposals import bridge
 from sb3_rfm.sampling.interpolants import Linear
@@ -69,7 +69,7 @@ def test_one_hill_is_one_group(samples):
 
 
 def test_guided_by_two_hills_is_the_bridge_times_two_normals():
-    law = guided(LAW, THREE_LOW, widening=1.5, floor=FLOOR)
+    law = guided_proposal(LAW, THREE_LOW, widening=1.5, floor=FLOOR)
     assert isinstance(law, TruncatedMixture)
     groups = two_groups(THREE_LOW, FLOOR)
     scale = (1.5 * groups.variance).clamp_min(FLOOR**2).sqrt()
@@ -80,7 +80,7 @@ def test_guided_by_two_hills_is_the_bridge_times_two_normals():
 
 def test_guided_by_few_samples_is_one_normal():
     few = THREE_LOW[: SPLITTABLE - 1]
-    assert isinstance(guided(LAW, few, widening=1.5, floor=FLOOR), TruncatedNormal)
+    assert isinstance(guided_proposal(LAW, few, widening=1.5, floor=FLOOR), TruncatedNormal)
 
 
 @pytest.mark.parametrize("curvature", [0.0, -3.0, -400.0])
@@ -89,14 +89,14 @@ def test_fitted_is_the_posterior_of_a_quadratic(curvature):
     slope = doubles(8.0, -3.0)
     x = 2 * th.rand(5, 3, 2, dtype=th.float64, generator=seeded(2)) - 1
     weights = th.rand(5, 3, dtype=th.float64, generator=seeded(3)).softmax(0)
-    law = fitted(LAW, x, slope + curvature * x, weights)
+    law = weighted_fit(LAW, x, slope + curvature * x, weights)
     target = slope * GRID + 0.5 * curvature * GRID.square()
     shapes_agree(law.log_prob(GRID), LAW.log_prob(GRID) + target)
 
 
 def test_fitted_is_finite_on_particles_that_are_one_point():
     x = doubles(0.3).expand(4, 3, 2)
-    law = fitted(LAW, x, 5 + 0 * x, th.full((4, 3), 0.25, dtype=th.float64))
+    law = weighted_fit(LAW, x, 5 + 0 * x, th.full((4, 3), 0.25, dtype=th.float64))
     th.testing.assert_close(law.scale, LAW.scale)
     assert law.mean.isfinite().all()
 
@@ -107,6 +107,6 @@ def test_closest_is_the_posterior_itself_in_each_coordinate():
     two = TruncatedNormal(doubles(-0.5, -0.4), doubles(0.01, 0.1))
     x = 2 * th.rand(6, 1, 2, dtype=th.float64, generator=seeded(4)) - 1
     laws = [TruncatedNormal(law.loc[None], law.scale[None]) for law in (one, two)]
-    chosen = closest(laws, x, right.score(x), th.full((6, 1), 1 / 6, dtype=th.float64))
+    chosen = best_reference(laws, x, right.score(x), th.full((6, 1), 1 / 6, dtype=th.float64))
     th.testing.assert_close(chosen.loc, right.loc[None])
     th.testing.assert_close(chosen.scale, right.scale[None])

@@ -11,7 +11,7 @@ from torch import nn
 
 from sb3_rfm.sampling import Linear, VEGeometric, VPCosine, posterior_mean
 from sb3_rfm.sampling.divergences import DIVERGENCES, Divergence, ExactDivergence, Hutchinson
-from sb3_rfm.sampling.flow_density import FlowLaw
+from sb3_rfm.sampling.flow_density import FlowDensity
 from sb3_rfm.sampling.sources import SOURCES, Source
 
 DETERMINISTIC = ["euler", "heun", "ddim"]
@@ -67,8 +67,8 @@ def test_gaussian_target_has_the_normal_log_density(solver, order, interpolant):
         assert float(exact) == pytest.approx(normal)
     errors = []
     for steps in (64, 128, 256):
-        law = FlowLaw(interpolant, steps, solver=solver)
-        _, log_density = law.push_forward(field(GAUSSIAN, interpolant), x_0)
+        law = FlowDensity(interpolant, steps, solver=solver)
+        _, log_density = law.sample_and_log_prob(field(GAUSSIAN, interpolant), x_0)
         errors.append(float((log_density - exact).abs()))
     assert orders(errors) == pytest.approx([order, order], abs=0.1)
     assert errors[-1] < 0.1
@@ -80,7 +80,9 @@ def test_order_of_the_series(n_terms):
     x_0, errors = doubles(0.3)[:, None], []
     for steps in (32, 64, 128):
         exact, series = (
-            FlowLaw(steps=steps, divergence=rule).push_forward(field(MIXTURE, Linear()), x_0)[1]
+            FlowDensity(steps=steps, divergence=rule).sample_and_log_prob(
+                field(MIXTURE, Linear()), x_0
+            )[1]
             for rule in (ExactDivergence(), Hutchinson(n_terms=n_terms))
         )
         errors.append(float((series - exact).abs()))
@@ -90,7 +92,9 @@ def test_order_of_the_series(n_terms):
 @pytest.mark.parametrize("steps", [1, 4])
 def test_affine_field_draws_a_normal_law(steps):
     """Few long steps, coordinates coupled: the law of the drawn points, not the ODE's."""
-    x_1, log_density = FlowLaw(steps=steps, solver="euler").push_forward(affine, noise(2, 5, 3))
+    x_1, log_density = FlowDensity(steps=steps, solver="euler").sample_and_log_prob(
+        affine, noise(2, 5, 3)
+    )
     step = th.eye(3, dtype=th.float64) + MATRIX / steps
     whole = th.linalg.matrix_power(step, steps)
     shift = sum(th.linalg.matrix_power(step, k) for k in range(steps)) @ SHIFT / steps
@@ -106,7 +110,7 @@ def test_entropy_is_that_of_the_drawn_points(steps):
     the target's own samples). The premise: the target's entropy is far away.
     """
     x_0 = noise(20_000, 1)
-    x_1, log_density = FlowLaw(steps=steps, solver="euler").push_forward(
+    x_1, log_density = FlowDensity(steps=steps, solver="euler").sample_and_log_prob(
         field(MIXTURE, Linear()), x_0
     )
     own = MIXTURE.sample(20_000, seed=1)
@@ -123,8 +127,8 @@ def test_entropy_is_that_of_the_drawn_points(steps):
 def test_density_integrates_to_one(dim, solver, steps):
     axis = th.linspace(-9, 9, 181 if dim == 2 else 2001, dtype=th.float64)
     grid = th.cartesian_prod(*[axis] * dim).view(-1, dim)
-    law = FlowLaw("vp_cosine", steps, (0.1, 0.9), solver)
-    log_density = law.pull_back(network(dim, seed=1)[1], grid)[1]
+    law = FlowDensity("vp_cosine", steps, (0.1, 0.9), solver)
+    log_density = law.log_prob(network(dim, seed=1)[1], grid)[1]
     assert log_density.exp().sum() * (axis[1] - axis[0]) ** dim == pytest.approx(1.0, abs=2e-4)
 
 
@@ -133,17 +137,17 @@ def test_density_integrates_to_one(dim, solver, steps):
 @pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
 def test_backward_inverts_forward(interpolant, solver, divergence):
     stiff = isinstance(interpolant, VEGeometric)  # eight times the speed: long steps fold
-    law = FlowLaw(interpolant, 16 if stiff else 4, (0.01, 1.0), solver, divergence)
+    law = FlowDensity(interpolant, 16 if stiff else 4, (0.01, 1.0), solver, divergence)
     x_0 = noise(3, 20, 2)
-    there = law.push_forward(squashed(interpolant), x_0, seeded(1))
-    back = law.pull_back(squashed(interpolant), there[0], seeded(1))
+    there = law.sample_and_log_prob(squashed(interpolant), x_0, seeded(1))
+    back = law.log_prob(squashed(interpolant), there[0], seeded(1))
     th.testing.assert_close(back, (x_0, there[1]), rtol=1e-6, atol=1e-6)
     assert (there[0] - x_0).abs().mean() > 0.2
 
 
 def test_a_point_that_cannot_be_drawn_is_nan():
     points = doubles(0.2, -0.3, 1.5, 0.1).view(2, 2)
-    x_0, log_density = FlowLaw(steps=4, t_range=(0.01, 1.0), solver="euler").pull_back(
+    x_0, log_density = FlowDensity(steps=4, t_range=(0.01, 1.0), solver="euler").log_prob(
         squashed(Linear()), points
     )
     assert log_density.isnan().tolist() == [False, True]
@@ -155,9 +159,11 @@ def test_a_point_that_cannot_be_drawn_is_nan():
 @pytest.mark.parametrize("n_terms", [1, 2])
 def test_hutchinson_is_unbiased_for_its_series(rademacher, n_probes, n_terms):
     n, steps = 20_000, 2
-    law = FlowLaw(steps=steps, solver="euler", divergence=Hutchinson(n_probes, rademacher, n_terms))
+    law = FlowDensity(
+        steps=steps, solver="euler", divergence=Hutchinson(n_probes, rademacher, n_terms)
+    )
     x_0 = noise(1, 3).expand(n, 3)
-    loss = gaussian_log_prob(x_0) - law.push_forward(affine, x_0, seeded(0))[1]
+    loss = gaussian_log_prob(x_0) - law.sample_and_log_prob(affine, x_0, seeded(0))[1]
     move = MATRIX / steps
     expected = steps * (move.trace() - (n_terms - 1) * (move @ move).trace() / 2)
     error = float(standard_error(loss))
@@ -172,7 +178,7 @@ def gaussian_log_prob(x):
 def test_more_probes_spread_less():
     x_0 = noise(1, 3).expand(4000, 3)
     spread = [
-        FlowLaw(steps=2, divergence=rule).push_forward(affine, x_0, seeded(0))[1].std()
+        FlowDensity(steps=2, divergence=rule).sample_and_log_prob(affine, x_0, seeded(0))[1].std()
         for rule in (Hutchinson(), Hutchinson(4), Hutchinson(1, rademacher=False))
     ]
     assert spread[1] / spread[0] == pytest.approx(0.5, abs=0.05)
@@ -184,7 +190,11 @@ def test_a_path_keeps_its_probes():
     th.manual_seed(0)
     x_0 = noise(1, 3).expand(2000, 3)
     spread = [
-        float(FlowLaw(steps=steps, divergence="hutchinson").push_forward(affine, x_0)[1].std())
+        float(
+            FlowDensity(steps=steps, divergence="hutchinson")
+            .sample_and_log_prob(affine, x_0)[1]
+            .std()
+        )
         for steps in (8, 64)
     ]
     assert spread[1] == pytest.approx(spread[0], rel=0.2)
@@ -195,8 +205,8 @@ def test_no_graph_is_left_and_no_gradient_touched():
     for parameter in net.parameters():
         parameter.grad = th.full_like(parameter, 7.0)
     x_0 = noise(5, 2).requires_grad_()
-    results = [*FlowLaw(steps=3).push_forward(velocity, x_0)]
-    results += FlowLaw(steps=3, divergence="hutchinson").pull_back(velocity, x_0)
+    results = [*FlowDensity(steps=3).sample_and_log_prob(velocity, x_0)]
+    results += FlowDensity(steps=3, divergence="hutchinson").log_prob(velocity, x_0)
     assert not any(result.requires_grad for result in results)
     assert x_0.grad is None
     assert all((parameter.grad == 7.0).all() for parameter in net.parameters())
@@ -205,25 +215,25 @@ def test_no_graph_is_left_and_no_gradient_touched():
 
 @pytest.mark.parametrize("mode", [th.no_grad, th.inference_mode])
 def test_gradients_are_found_where_they_are_switched_off(mode):
-    law = FlowLaw(steps=3)
-    expected = law.push_forward(affine, noise(5, 3))
+    law = FlowDensity(steps=3)
+    expected = law.sample_and_log_prob(affine, noise(5, 3))
     with mode():
-        there = law.push_forward(affine, noise(5, 3))
-        back = law.pull_back(affine, there[0])
+        there = law.sample_and_log_prob(affine, noise(5, 3))
+        back = law.log_prob(affine, there[0])
     th.testing.assert_close(there, expected)
     th.testing.assert_close(back[1], expected[1])
 
 
 @pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
 def test_keeps_single_precision(divergence):
-    law = FlowLaw("linear", 4, (0.01, 1.0), "euler", divergence)
+    law = FlowDensity("linear", 4, (0.01, 1.0), "euler", divergence)
     x_0 = noise(50, 2)
     single, double = (
-        law.push_forward(squashed(Linear()), x.to(dtype), seeded(1))
+        law.sample_and_log_prob(squashed(Linear()), x.to(dtype), seeded(1))
         for x, dtype in ((x_0, th.float32), (x_0, th.float64))
     )
     assert {part.dtype for part in single} == {th.float32}
-    back = law.pull_back(squashed(Linear()), single[0], seeded(1))
+    back = law.log_prob(squashed(Linear()), single[0], seeded(1))
     assert {part.dtype for part in back} == {th.float32}
     assert back[1].isfinite().all()
     if divergence == "exact":  # the other's probes differ
@@ -236,15 +246,15 @@ def test_every_source(name):
     """At rest nothing changes but the scale of the start."""
     source = SOURCES.resolve(name, Source)
     x_0 = source.sample((6, 2), like=doubles(0.0), generator=seeded(0))
-    law = FlowLaw("linear", 2, (0.2, 0.7), source=name)
-    x, log_density = law.push_forward(lambda x, t: 0 * x, x_0)
+    law = FlowDensity("linear", 2, (0.2, 0.7), source=name)
+    x, log_density = law.sample_and_log_prob(lambda x, t: 0 * x, x_0)
     th.testing.assert_close(x, 0.8 * x_0)
     th.testing.assert_close(log_density, source.log_prob(x_0) - 2 * math.log(0.8))
 
 
 def test_a_stochastic_solver_is_taken_without_its_noise():
     ends = [
-        FlowLaw("vp_cosine", 5, solver=solver).push_forward(
+        FlowDensity("vp_cosine", 5, solver=solver).sample_and_log_prob(
             field(GAUSSIAN, VPCosine()), noise(4, 3)
         )
         for solver in ("ancestral", "ddim")
@@ -261,12 +271,14 @@ def test_a_floor_keeps_a_step_onto_a_wall_finite():
     x_0 = noise(4, 2)
     values = {}
     for floor in (0.0, 0.05):
-        law = FlowLaw(steps=1, solver="euler", divergence=ExactDivergence(floor))
-        values[floor] = law.push_forward(clamped, x_0)[1] - gaussian_log_prob(x_0)
+        law = FlowDensity(steps=1, solver="euler", divergence=ExactDivergence(floor))
+        values[floor] = law.sample_and_log_prob(clamped, x_0)[1] - gaussian_log_prob(x_0)
     assert (values[0.0] == th.inf).all()
     assert values[0.05].tolist() == pytest.approx([2 * math.log(20)] * 4, abs=0.01)
     for divergence in (ExactDivergence(), ExactDivergence(0.05)):
-        still = FlowLaw(steps=3, divergence=divergence).push_forward(lambda x, t: 0 * x, x_0)[1]
+        still = FlowDensity(steps=3, divergence=divergence).sample_and_log_prob(
+            lambda x, t: 0 * x, x_0
+        )[1]
         th.testing.assert_close(still, gaussian_log_prob(x_0))
 
 
@@ -278,21 +290,21 @@ def test_registry_names():
 @pytest.mark.parametrize(
     ("law", "velocity", "points", "error", "message"),
     [
-        (FlowLaw(steps=0), affine, noise(2, 3), ValueError, "steps"),
-        (FlowLaw(t_range=(0.5, 0.5)), affine, noise(2, 3), ValueError, "t_range"),
-        (FlowLaw("cubic"), affine, noise(2, 3), ValueError, "interpolant .*linear"),
-        (FlowLaw(solver="rk"), affine, noise(2, 3), ValueError, "solver .*heun"),
-        (FlowLaw(divergence="trace"), affine, noise(2, 3), ValueError, "divergence .*exact"),
-        (FlowLaw(divergence=ExactDivergence), affine, noise(2, 3), TypeError, "divergence"),
-        (FlowLaw(source="cauchy"), affine, noise(2, 3), ValueError, "source .*gaussian"),
-        (FlowLaw(), affine, [0.0], TypeError, "points must be a tensor"),
-        (FlowLaw(), affine, th.zeros(2, 3, dtype=th.int64), ValueError, "points .*floating"),
-        (FlowLaw(), affine, doubles(1.0)[0], ValueError, r"points .*\(\*S, D\)"),
-        (FlowLaw(), lambda x, t: x[..., :1], noise(2, 3), ValueError, r"velocity .*\(2, 3\)"),
-        (FlowLaw(), lambda x, t: x.float(), noise(2, 3), ValueError, "velocity .*float64"),
-        (FlowLaw(), lambda x, t: th.ones_like(x), noise(2, 3), ValueError, "velocity .*graph"),
+        (FlowDensity(steps=0), affine, noise(2, 3), ValueError, "steps"),
+        (FlowDensity(t_range=(0.5, 0.5)), affine, noise(2, 3), ValueError, "t_range"),
+        (FlowDensity("cubic"), affine, noise(2, 3), ValueError, "interpolant .*linear"),
+        (FlowDensity(solver="rk"), affine, noise(2, 3), ValueError, "solver .*heun"),
+        (FlowDensity(divergence="trace"), affine, noise(2, 3), ValueError, "divergence .*exact"),
+        (FlowDensity(divergence=ExactDivergence), affine, noise(2, 3), TypeError, "divergence"),
+        (FlowDensity(source="cauchy"), affine, noise(2, 3), ValueError, "source .*gaussian"),
+        (FlowDensity(), affine, [0.0], TypeError, "points must be a tensor"),
+        (FlowDensity(), affine, th.zeros(2, 3, dtype=th.int64), ValueError, "points .*floating"),
+        (FlowDensity(), affine, doubles(1.0)[0], ValueError, r"points .*\(\*S, D\)"),
+        (FlowDensity(), lambda x, t: x[..., :1], noise(2, 3), ValueError, r"velocity .*\(2, 3\)"),
+        (FlowDensity(), lambda x, t: x.float(), noise(2, 3), ValueError, "velocity .*float64"),
+        (FlowDensity(), lambda x, t: th.ones_like(x), noise(2, 3), ValueError, "velocity .*graph"),
         (
-            FlowLaw(t_range=(0.1, 1.0)),
+            FlowDensity(t_range=(0.1, 1.0)),
             lambda x, t: posterior_mean(GAUSSIAN, x, t, n_particles=4).velocity,
             noise(2, 3),
             ValueError,
@@ -301,7 +313,7 @@ def test_registry_names():
     ],
 )
 def test_bad_arguments(law, velocity, points, error, message):
-    for method in (law.push_forward, law.pull_back):
+    for method in (law.sample_and_log_prob, law.log_prob):
         with pytest.raises(error, match=message):
             method(velocity, points)
 

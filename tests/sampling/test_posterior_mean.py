@@ -133,7 +133,7 @@ def test_inference_mode_does_not_change_the_numbers(estimator):
 
 
 def test_noise_needs_no_gradient():
-    posterior_mean(lambda x: x.detach().sum(-1), X_T, 0.5, estimator="noise")
+    posterior_mean(lambda x: x.detach().sum(-1), X_T, 0.5, estimator="noise_expectation")
     posterior_mean(lambda x: x.detach().sum(-1), X_T, 0.5, estimator=0)
 
 
@@ -160,7 +160,7 @@ def test_without_a_generator_the_global_one_decides():
 
 
 @pytest.mark.parametrize("interpolant", ALL_INTERPOLANTS, ids=repr)
-@pytest.mark.parametrize("estimator", ["noise", "diagonal"])
+@pytest.mark.parametrize("estimator", ["noise_expectation", "diagonal"])
 def test_a_vector_of_times_equals_its_scalars(interpolant, estimator):
     def run(t):
         return parts(
@@ -199,8 +199,8 @@ def test_at_the_action_the_mix_is_the_action():
 
 def test_make_estimator():
     assert {make_estimator(name, 5).n_particles for name in ESTIMATORS} == {5}
-    assert make_estimator("noise", 5) == LangevinStein(Fixed(0.0), 5)
-    assert make_estimator(1, 5) == make_estimator("gradient", 5)
+    assert make_estimator("noise_expectation", 5) == LangevinStein(Fixed(0.0), 5)
+    assert make_estimator(1, 5) == make_estimator("gradient_expectation", 5)
     assert make_estimator("bounded", 5) == Bounded(5)
     assert make_estimator("bounded_uncoupled", 5) == Bounded(5, coupling=False)
     assert make_estimator(0.25, 5) == LangevinStein(Fixed(0.25), 5)
@@ -240,10 +240,10 @@ def test_make_estimator():
         ("n_particles", {"n_particles": 8.0}, TypeError),
         ("n_particles", {"n_particles": True}, TypeError),
         ("n_particles", {"n_particles": "8"}, TypeError),
-        ("bounds", {"estimator": "noise", "bounds": (1.0, -1.0)}, ValueError),
-        ("bounds", {"estimator": "noise", "bounds": (1.0, 1.0)}, ValueError),
-        ("bounds", {"estimator": "noise", "bounds": (math.nan, 1.0)}, ValueError),
-        ("bounds", {"estimator": "noise", "bounds": (-1.0, 0.0, 1.0)}, ValueError),
+        ("bounds", {"estimator": "noise_expectation", "bounds": (1.0, -1.0)}, ValueError),
+        ("bounds", {"estimator": "noise_expectation", "bounds": (1.0, 1.0)}, ValueError),
+        ("bounds", {"estimator": "noise_expectation", "bounds": (math.nan, 1.0)}, ValueError),
+        ("bounds", {"estimator": "noise_expectation", "bounds": (-1.0, 0.0, 1.0)}, ValueError),
         ("estimator", {"estimator": "diagonal", "bounds": (-1.0, 1.0)}, ValueError),
         ("estimator", {"estimator": 0.1, "bounds": (-1.0, 1.0)}, ValueError),
         ("estimator", {"estimator": "bounded"}, ValueError),
@@ -263,16 +263,16 @@ def test_bad_arguments_are_named(argument, changes, error):
         posterior_mean(**arguments)
 
 
-@pytest.mark.parametrize("estimator", ["noise", "gradient", "bounded"])
+@pytest.mark.parametrize("estimator", ["noise_expectation", "gradient_expectation", "bounded"])
 def test_a_log_density_of_another_dtype_is_refused(estimator):
     """Weights in half of the digits, or a network in float32 behind float64 points."""
-    bounds = None if estimator == "gradient" else (-1.0, 1.0)
+    bounds = None if estimator == "gradient_expectation" else (-1.0, 1.0)
     message = r"^log_density must satisfy: a result of dtype torch\.float64.*; got torch\.float32"
     with pytest.raises(ValueError, match=message):
         posterior_mean(lambda x: GAUSSIAN(x).float(), X_T, 0.5, estimator=estimator, bounds=bounds)
 
 
-@pytest.mark.parametrize("estimator", ["noise", "gradient"])
+@pytest.mark.parametrize("estimator", ["noise_expectation", "gradient_expectation"])
 def test_a_critic_that_keeps_its_last_axis_is_refused(estimator):
     """(K, B, 1) + (K, B) would broadcast without a word."""
     with pytest.raises(ValueError, match="log_density must"):
@@ -284,7 +284,9 @@ def test_a_critic_that_keeps_its_last_axis_is_refused(estimator):
 def test_a_log_density_that_depends_on_parameters_only_is_refused():
     weight = nn.Parameter(th.ones((), dtype=th.float64))
     with pytest.raises(ValueError, match="log_density must be differentiable in its argument"):
-        posterior_mean(lambda x: weight * x.detach().sum(-1), X_T, 0.5, estimator="gradient")
+        posterior_mean(
+            lambda x: weight * x.detach().sum(-1), X_T, 0.5, estimator="gradient_expectation"
+        )
 
 
 def test_messages_list_what_is_allowed():

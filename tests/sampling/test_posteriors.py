@@ -104,7 +104,7 @@ def test_noise_with_bounds_agrees_with_quadrature_on_the_box():
         steep,
         doubles(*x_t).expand(REPEATS, 2),
         t,
-        estimator="noise",
+        estimator="noise_expectation",
         n_particles=4096,
         bounds=(low, high),
         generator=seeded(2),
@@ -232,7 +232,7 @@ def test_fixed_coefficient_is_affine_in_eta(interpolant):
             generator=seeded(6),
         )
 
-    noise, gradient = run("noise"), run("gradient")
+    noise, gradient = run("noise_expectation"), run("gradient_expectation")
     assert (noise.x_0 - gradient.x_0).abs().min() > 1e-2
     for eta in (-0.5, 0, 0.3, 1, 2.5):
         for name in ("x_0", "x_1", "velocity"):
@@ -297,7 +297,7 @@ def test_control_variate_pays_near_the_action(estimator):
         )
         return (estimate.x_0 - exact).square()
 
-    plain, better = squared_errors("noise"), squared_errors(estimator)
+    plain, better = squared_errors("noise_expectation"), squared_errors(estimator)
     # Three standard errors off each mean, to the side that is against the claim.
     at_most = better.mean(0) + 3 * standard_error(better)
     at_least = plain.mean(0) - 3 * standard_error(plain)

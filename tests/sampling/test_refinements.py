@@ -35,7 +35,7 @@ from sb3_rfm.sampling.estimators.posteriors import value_and_score
 from sb3_rfm.sampling.estimators.proposals import Prior
 from sb3_rfm.sampling.estimators.refinements import (
     REFINEMENTS,
-    next_heat,
+    next_tempering,
     reweighted,
     spread_of,
     systematic,
@@ -84,14 +84,14 @@ def test_moments_of_a_normal_posterior(refinement, cold):
     n_particles, repeats, g = 500, 64, seeded(0)
     noise = th.randn(n_particles, repeats, 2, dtype=th.float64, generator=g)
     pieces = (standard, from_standard_to_normal, noise)
-    swarm, log_w = refinement(*(pieces if cold else (normal, nothing, MEAN + SCALE * noise)), g)
-    weights, z = normalised_weights(log_w), (swarm.x - MEAN) / SCALE
+    particles, log_w = refinement(*(pieces if cold else (normal, nothing, MEAN + SCALE * noise)), g)
+    weights, z = normalised_weights(log_w), (particles.x - MEAN) / SCALE
     for values, exact in ((z, 0.0), (z.square(), 1.0), (z.prod(-1, keepdim=True), 0.0)):
         means = columns(values, weights)
         tolerance = 5 * standard_error(means) + 10 / n_particles
         assert (tolerance < 0.1).all()
         assert ((means.mean(0) - exact).abs() < tolerance).all()
-    assert (swarm.x != (noise if cold else MEAN + SCALE * noise)).double().mean() > 0.9
+    assert (particles.x != (noise if cold else MEAN + SCALE * noise)).double().mean() > 0.9
 
 
 # Narrow and far from where the source's particles fall: at most a few of 64 have any weight.
@@ -119,7 +119,7 @@ def test_error_falls_on_a_hard_posterior(refinement, t, fold):
         FAR,
         th.full((400, 1), x_t, dtype=th.float64),
         t,
-        estimator="noise",
+        estimator="noise_expectation",
         n_particles=64,
     )
     plain, better = run(generator=seeded(1)), run(refinement=refinement, generator=seeded(1))
@@ -160,7 +160,11 @@ def test_smc_weighs_hills_that_importance_sampling_cannot_see():
     c = Linear()(doubles(0.05))
     _, exact, _ = quadrature_ends(hills, c, 0.0)
     run = partial(
-        posterior_mean, hills, th.zeros(400, 1, dtype=th.float64), 0.05, estimator="noise"
+        posterior_mean,
+        hills,
+        th.zeros(400, 1, dtype=th.float64),
+        0.05,
+        estimator="noise_expectation",
     )
     errors = {}
     for name, refinement in (("none", None), ("mcmc", MCMC(20)), ("smc", SMC(10, 4))):
@@ -204,7 +208,7 @@ def test_centred_diagonal_stays_exact_on_a_diagonal_gaussian(refinement):
 
 @each
 def test_a_box_is_kept_and_its_posterior_reached(refinement):
-    """With "noise" the target may have walls: moves across them are turned down."""
+    """With "noise_expectation" the target may have walls: moves across them are turned down."""
 
     def steep(x):
         return (4.0 * x - 2.0 * x.square() + 0.8 * (4 * x).sin()).sum(-1)
@@ -222,7 +226,7 @@ def test_a_box_is_kept_and_its_posterior_reached(refinement):
         watched,
         doubles(x_t).expand(32, 1),
         t,
-        estimator="noise",
+        estimator="noise_expectation",
         n_particles=256,
         bounds=(low, high),
         refinement=refinement,
@@ -263,9 +267,9 @@ def test_in_action_coordinates_from_a_truncated_normal(refinement):
     )
     base = partial(value_and_score, lambda x: law.log_prob(x).sum(-1))
     u = th.rand(500, 32, 2, dtype=th.float64, generator=seeded(8))
-    swarm, log_w = refinement(base, ratio, law.icdf(u), seeded(9))
-    assert swarm.x.abs().max() <= 1
-    means = columns(swarm.x, normalised_weights(log_w))
+    particles, log_w = refinement(base, ratio, law.icdf(u), seeded(9))
+    assert particles.x.abs().max() <= 1
+    means = columns(particles.x, normalised_weights(log_w))
     grid = th.linspace(-1, 1, 4001, dtype=th.float64)
     mass = target(grid[:, None]).exp()
     exact = float(th.trapezoid(mass * grid, grid) / th.trapezoid(mass, grid))
@@ -323,7 +327,7 @@ def test_finite_where_no_particle_has_mass(refinement, t):
 
     x_t = doubles(0.4, -0.2).view(1, 2)
     estimate = posterior_mean(
-        nowhere, x_t, t, estimator="noise", refinement=refinement, n_particles=8
+        nowhere, x_t, t, estimator="noise_expectation", refinement=refinement, n_particles=8
     )
     assert estimate.x_0.isfinite().all()
     assert estimate.x_1.isfinite().all()
@@ -382,11 +386,11 @@ def test_spread_is_the_standard_deviation_and_survives_a_dominant_weight():
 
 
 @pytest.mark.parametrize("steepness", [1e-3, 3.0, 1e4, 1e9])
-@pytest.mark.parametrize("heat", [0.0, 0.2])
-def test_next_heat_keeps_the_effective_sample_size(steepness, heat):
+@pytest.mark.parametrize("tempering", [0.0, 0.2])
+def test_next_tempering_keeps_the_effective_sample_size(steepness, tempering):
     log_l = steepness * th.randn(100, 5, dtype=th.float64, generator=seeded(15)).cumsum(1)
-    start, log_w = doubles(*[heat] * 5), th.zeros(100, 5, dtype=th.float64)
-    warmer = next_heat(start, log_w, log_l, 50.0)
+    start, log_w = doubles(*[tempering] * 5), th.zeros(100, 5, dtype=th.float64)
+    warmer = next_tempering(start, log_w, log_l, 50.0)
     assert (warmer > start).all()
     ess = effective_sample_size(reweighted(log_w, warmer - start, log_l))
     if steepness < 1:
@@ -396,11 +400,11 @@ def test_next_heat_keeps_the_effective_sample_size(steepness, heat):
         assert ess.tolist() == pytest.approx([50.0] * 5, abs=1.0)
 
 
-def test_next_heat_passes_particles_without_mass():
+def test_next_tempering_passes_particles_without_mass():
     log_l = th.full((10, 1), -math.inf, dtype=th.float64)
     log_l[0] = 0.0
     zero = th.zeros_like(log_l)
-    warmer = next_heat(doubles(0.0), zero, log_l, 5.0)
+    warmer = next_tempering(doubles(0.0), zero, log_l, 5.0)
     assert 0 < float(warmer) < 1e-9
     assert float(effective_sample_size(reweighted(zero, warmer, log_l))) == 1.0
     assert th.equal(reweighted(zero, doubles(0.0), log_l), zero)

@@ -93,11 +93,17 @@ def estimate(name, interpolant, ratio, **changes):
 
 @pytest.mark.parametrize(
     ("name", "estimator"),
-    [("uniform", "noise")]
+    [("uniform", "noise_expectation")]
     + [
         (name, estimator)
         for name in SMOOTH
-        for estimator in ("noise", "gradient", 0.4, "diagonal", "diagonal_centred")
+        for estimator in (
+            "noise_expectation",
+            "gradient_expectation",
+            0.4,
+            "diagonal",
+            "diagonal_centred",
+        )
     ],
 )
 @every_ratio
@@ -139,7 +145,9 @@ def test_a_source_with_walls_has_the_targets_form_alone():
 
 
 @every_interpolant
-@pytest.mark.parametrize("estimator", ["noise", "gradient", "diagonal", "isotropic", "bounded"])
+@pytest.mark.parametrize(
+    "estimator", ["noise_expectation", "gradient_expectation", "diagonal", "isotropic", "bounded"]
+)
 def test_score_of_a_gaussian_source_is_its_noise_over_beta(interpolant, estimator):
     """Tweedie, with the same control variate: no other estimate of the same thing."""
     t = doubles(0.2, 0.5, 0.9)
@@ -196,7 +204,7 @@ def test_control_variate_pays_for_the_score_too(name):
         ).score
         return (score - truth).square()
 
-    plain, better = squared_errors("noise"), squared_errors("diagonal")
+    plain, better = squared_errors("noise_expectation"), squared_errors("diagonal")
     # Three standard errors off each mean, to the side that is against the claim.
     at_most = better.mean(0) + 3 * standard_error(better)
     assert 25 * at_most < plain.mean(0) - 3 * standard_error(plain)
@@ -206,7 +214,7 @@ def test_control_variate_pays_for_the_score_too(name):
 @pytest.mark.parametrize("refinement", [MCMC(), SMC()], ids=repr)
 def test_refined_means_and_score_agree_with_quadrature(name, refinement):
     truth = exact(name, Linear(), 0.6)
-    estimator = "noise" if name == "uniform" else "diagonal_centred"
+    estimator = "noise_expectation" if name == "uniform" else "diagonal_centred"
     got = estimate(name, Linear(), 0.6, estimator=estimator, refinement=refinement, n_particles=512)
     # Refined particles share ancestors: what counts for the bias is not the ESS of their weights.
     few = got.ess / 8
@@ -238,7 +246,7 @@ def test_walls_at_both_ends_leave_the_mean_and_no_score():
         MIXTURE,
         doubles(0.1, 0.3)[:, None],
         0.5,
-        estimator="noise",
+        estimator="noise_expectation",
         bounds=(-1.0, 1.0),
         generator=seeded(5),
     )
@@ -255,22 +263,29 @@ def test_a_source_with_walls_needs_the_targets_gradient_for_its_score():
             lambda x: x.detach().sum(-1),
             doubles(0.1)[None],
             0.5,
-            estimator="noise",
+            estimator="noise_expectation",
             source="uniform",
         )
     posterior_mean(
-        lambda x: x.detach().sum(-1), doubles(0.1)[None], 0.5, estimator="noise", source="laplace"
+        lambda x: x.detach().sum(-1),
+        doubles(0.1)[None],
+        0.5,
+        estimator="noise_expectation",
+        source="laplace",
     )
 
 
-@pytest.mark.parametrize("estimator", ["gradient", 0.4, "isotropic", "diagonal", Diagonal()])
+@pytest.mark.parametrize(
+    "estimator", ["gradient_expectation", 0.4, "isotropic", "diagonal", Diagonal()]
+)
 def test_a_control_variate_is_refused_where_the_source_has_walls(estimator):
-    message = r"^source must satisfy: a source without walls, or estimator 'noise' .*; got Uniform"
+    allowed = "a source without walls, or estimator 'noise_expectation'"
+    message = rf"^source must satisfy: {allowed} .*; got Uniform"
     with pytest.raises(ValueError, match=message):
         make_estimator(estimator, 8, "uniform")
     with pytest.raises(ValueError, match=message):
         LangevinStein(Diagonal(), 8, Prior(Uniform(2.0)))
-    assert make_estimator("noise", 8, Uniform(2.0)).source == Uniform(2.0)
+    assert make_estimator("noise_expectation", 8, Uniform(2.0)).source == Uniform(2.0)
 
 
 @pytest.mark.parametrize("source", ["laplace", StudentT()])
@@ -323,7 +338,7 @@ def test_score_is_data_of_the_dtype_of_the_mix(name, dtype):
         return -(x - 0.3).square().sum(-1)
 
     x_t = th.tensor([[0.4, -0.2]], dtype=dtype, requires_grad=True)
-    score = posterior_mean(target, x_t, 0.5, estimator="noise", source=name).score
+    score = posterior_mean(target, x_t, 0.5, estimator="noise_expectation", source=name).score
     assert score.shape == (1, 2)
     assert score.dtype == dtype
     assert not score.requires_grad

@@ -107,7 +107,9 @@ def test_two_hills_from_every_source(name, solver):
     assert MIXTURE.kolmogorov_smirnov(x, sign=-1)[0] > 0.3
 
 
-@pytest.mark.parametrize("estimator", ["noise", "isotropic", "diagonal", Diagonal(centred=True)])
+@pytest.mark.parametrize(
+    "estimator", ["noise_expectation", "isotropic", "diagonal", Diagonal(centred=True)]
+)
 @pytest.mark.parametrize("refinement", [MCMC(), "smc"], ids=repr)
 def test_two_hills_by_every_estimator(estimator, refinement):
     x = few(MIXTURE, N, 1, estimator=estimator, refinement=refinement, generator=seeded(3))
@@ -201,7 +203,7 @@ def test_dtype_and_graph():
         ({"interpolant": "vp_linear"}, 0.0),
         ({"interpolant": "ve"}, 0.0),
         ({"bounds": (-1.0, 1.0)}, 0.0),
-        ({"bounds": (-1.0, 1.0), "estimator": "noise"}, 0.02),
+        ({"bounds": (-1.0, 1.0), "estimator": "noise_expectation"}, 0.02),
         ({"t_range": (0.3, 0.9)}, 0.3),
     ],
     ids=repr,
@@ -280,7 +282,7 @@ def test_defaults_are_the_estimators_that_suit_the_target(monkeypatch):
         ({"refinement": MCMC(2)}, LangevinStein(Fixed(), 8, Prior(), MCMC(2))),
         ({"source": "laplace"}, LangevinStein(Fixed(), 8, Prior(Laplace()), SMC())),
         ({"source": "uniform"}, LangevinStein(Fixed(), 8, Prior(Uniform()), SMC())),
-        ({"estimator": "noise"}, LangevinStein(Fixed(), 8)),
+        ({"estimator": "noise_expectation"}, LangevinStein(Fixed(), 8)),
         (box, Bounded(8)),
         ({"estimator": LangevinStein(Fixed(), 5, Prior(Laplace()))},) * 2,
     ]
@@ -319,7 +321,7 @@ def test_defaults_are_the_estimators_that_suit_the_target(monkeypatch):
             {
                 "solver": "euler_maruyama",
                 "source": "uniform",
-                "estimator": "noise",
+                "estimator": "noise_expectation",
                 "bounds": (-1.0, 1.0),
             },
             ValueError,
@@ -340,12 +342,14 @@ def test_bad_arguments_are_named(argument, changes, error):
 
 def test_walls_at_both_ends_suit_a_solver_without_noise():
     span, box = (0.5, 1.0), (-1.0, 1.0)
-    pieces = {"source": "uniform", "estimator": "noise", "bounds": box, "t_range": span}
+    pieces = {"source": "uniform", "estimator": "noise_expectation", "bounds": box, "t_range": span}
     x = few(steep, 10, 1, solver="euler", **pieces)
     assert x.abs().max() <= 1
-    field = PosteriorField(steep, source="uniform", estimator="noise", bounds=(-1.0, 1.0))
+    field = PosteriorField(
+        steep, source="uniform", estimator="noise_expectation", bounds=(-1.0, 1.0)
+    )
     assert not field.has_score
-    assert PosteriorField(steep, source="uniform", estimator="noise").has_score
+    assert PosteriorField(steep, source="uniform", estimator="noise_expectation").has_score
 
 
 @pytest.mark.parametrize("interpolant", ALL_INTERPOLANTS, ids=repr)
@@ -356,4 +360,4 @@ def test_single_precision_is_finite(interpolant):
     x = sample(hills, 20, 2, interpolant=interpolant, steps=6, n_particles=16)
     assert x.isfinite().all()
     assert x.dtype == th.float32
-    assert Gaussian() == PosteriorField(hills, estimator="noise").estimator.source
+    assert Gaussian() == PosteriorField(hills, estimator="noise_expectation").estimator.source

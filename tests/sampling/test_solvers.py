@@ -234,7 +234,7 @@ def test_ddim_lands_on_the_predicted_action(solver, interpolant):
 
 
 @pytest.mark.parametrize("interpolant", [Linear(), VPCosine()], ids=repr)
-@pytest.mark.parametrize("estimator", ["noise", "diagonal_centred"])
+@pytest.mark.parametrize("estimator", ["noise_expectation", "diagonal_centred"])
 def test_an_estimator_is_a_velocity_field(estimator, interpolant):
     """
     Remark 5: training-free sampling, approximate by its steps and particles.

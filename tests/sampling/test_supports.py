@@ -117,7 +117,7 @@ def test_score_of_a_point_is_the_chain_rule(support):
         return (3 * judged.sin() - judged.square()).sum(-1)
 
     x = th.linspace(-2.5, 2.5, 40, dtype=th.float64).view(10, 4).requires_grad_()
-    judged = support.to_judged(x)
+    judged = support.critic_input(x)
     (exact,) = th.autograd.grad((log_p(judged) + support.log_det(x)).sum(), x)
     score = 3 * judged.cos() - 2 * judged
     got = support.score_of_point(x, judged, score)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from sb3_rfm.experiments.comparison.definition import NUMBERS, Comparison, Entry, check_integer
+from sb3_rfm.experiments.hyperparams import merged
 
 REQUIRED = ("algos", "envs", "seeds", "steps")
 KEYS = ("algos", "hyperparams", "envs", "seeds", *NUMBERS)
@@ -32,7 +33,7 @@ def combined(file: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     if "algos" in options and isinstance(named, dict):
         request["algos"] = {label: named.get(label) for label in options["algos"]}
     if isinstance(file.get("hyperparams"), dict) and "hyperparams" in options:
-        request["hyperparams"] = file["hyperparams"] | options["hyperparams"]
+        request["hyperparams"] = merged(file["hyperparams"], options["hyperparams"])
     return request
 
 
@@ -71,8 +72,8 @@ def _entries(algos: Any, common: dict[str, Any]) -> dict[str, Entry]:
                 f"algos: {label} takes the keys 'algorithm' and 'hyperparams', got {given!r}."
             )
         own = given.get("hyperparams") or {}
-        merged = common | own if isinstance(own, dict) else own
-        entries[str(label)] = Entry(given.get("algorithm", str(label)), _as_stored(merged))
+        whole = merged(common, own) if isinstance(own, dict) else own
+        entries[str(label)] = Entry(given.get("algorithm", str(label)), _as_stored(whole))
     return entries
 
 
@@ -90,7 +91,7 @@ def _as_stored(hyperparams: Any) -> Any:
         raise ValueError(f"hyperparams must be plain values, got {hyperparams!r}.") from error
 
 
-def _merged(old: Iterable[Any], new: Iterable[Any]) -> tuple[Any, ...]:
+def _union(old: Iterable[Any], new: Iterable[Any]) -> tuple[Any, ...]:
     """
     The union of two sequences, in order.
 
@@ -172,8 +173,8 @@ def _extended(stored: Comparison, new: dict[str, Any]) -> Comparison:
     return replace(
         stored,
         algos=stored.algos | new.pop("algos"),
-        envs=_merged(stored.envs, new.pop("envs")),
-        seeds=_merged(stored.seeds, new.pop("seeds")),
+        envs=_union(stored.envs, new.pop("envs")),
+        seeds=_union(stored.seeds, new.pop("seeds")),
         **new,
     )
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from sb3_rfm.sampling.estimators.box_fits import (
     Mixture,
-    closest,
-    fitted,
-    guided,
-    local,
+    best_reference,
+    guided_proposal,
+    laplace_proposal,
+    weighted_fit,
 )
 from sb3_rfm.sampling.estimators.posteriors import Estimator, LogDensity, Posterior, value_and_score
 from sb3_rfm.sampling.estimators.proposals import bridge
@@ -26,7 +26,8 @@ from sb3_rfm.sampling.numerics.truncated_normals import TruncatedNormal
 from sb3_rfm.sampling.parametrizations import EndPoints
 from sb3_rfm.sampling.registry import require, require_float, require_int
 
-FEWEST_EVEN = 4  # with 8 particles an ESS of 4 beats one of 2 (benchmarks/posterior_error.py)
+# with 8 particles an ESS of 4 beats one of 2 (benchmarks/sampling/posterior_error.py)
+FEWEST_EVEN = 4
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ class Bounded(Estimator):
         even = normalised_weights(log_even)
         score = gradient + plain.score(x_1)
         normals = [law for law in mixture.laws if isinstance(law, TruncatedNormal)]
-        fit = fitted(plain, x_1, gradient, even)
-        reference = closest([*normals, fit], x_1, score, even)
+        fit = weighted_fit(plain, x_1, gradient, even)
+        reference = best_reference([*normals, fit], x_1, score, even)
         drift = score - reference.score(x_1)
         residual = (reference.mean - x_1) + reference.stein_kernel(x_1) * drift
         slope = own_slope(even, residual, x_1, self.ridge)
@@ -193,10 +194,10 @@ class Bounded(Estimator):
             policy_samples = policy_samples.double()
             start = policy_samples.mean(0).clamp(-1, 1)
         if n_guided and policy_samples is not None and len(policy_samples) > 1:
-            laws.append(guided(plain, policy_samples, self.widening, self.floor))
+            laws.append(guided_proposal(plain, policy_samples, self.widening, self.floor))
             counts.append(n_guided)
         if n_local:
-            laws.append(local(plain, log_density, start))
+            laws.append(laplace_proposal(plain, log_density, start))
             counts.append(n_local)
         if sum(counts) < n_particles:
             laws.append(plain)

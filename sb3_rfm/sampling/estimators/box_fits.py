@@ -28,7 +28,7 @@ SPLIT = 0.2  # a normal law cut in two at its mean has 1 - 2 / pi = .36 of its v
 PSEUDO_COUNT = 4  # added to the size of each group: what few samples say of their shares is little
 
 
-def guided(law: TruncatedNormal, samples: Tensor, widening: float, floor: float) -> Law:
+def guided_proposal(law: TruncatedNormal, samples: Tensor, widening: float, floor: float) -> Law:
     """
     The bridge times a law fitted to samples of the policy, truncated.
 
@@ -69,7 +69,7 @@ def product(law: TruncatedNormal, mean: Tensor, variance: Tensor) -> TruncatedNo
     :param variance: of the normal, (B, D)
     :return: (B, D)
     """
-    return tangent(law, mean, th.zeros_like(mean), -variance.reciprocal())
+    return gaussian_tilt(law, mean, th.zeros_like(mean), -variance.reciprocal())
 
 
 class Groups(NamedTuple):
@@ -119,7 +119,9 @@ def two_groups(samples: Tensor, floor: float) -> Groups:
     )
 
 
-def local(law: TruncatedNormal, log_density: LogDensity, start: Tensor) -> TruncatedNormal:
+def laplace_proposal(
+    law: TruncatedNormal, log_density: LogDensity, start: Tensor
+) -> TruncatedNormal:
     """
     The bridge times a Gaussian that has the target's slope and curvature, from two gradients.
 
@@ -140,10 +142,12 @@ def local(law: TruncatedNormal, log_density: LogDensity, start: Tensor) -> Trunc
     point = th.where(apart, mean, start - SECANT * th.where(start > 0, 1.0, -1.0))
     _, next_slope = value_and_score(log_density, point.unsqueeze(0))
     curvature = ((next_slope[0] - slope[0]) / (point - start)).clamp_max(0)
-    return tangent(law, point, next_slope[0], curvature)
+    return gaussian_tilt(law, point, next_slope[0], curvature)
 
 
-def fitted(law: TruncatedNormal, x: Tensor, gradient: Tensor, weights: Tensor) -> TruncatedNormal:
+def weighted_fit(
+    law: TruncatedNormal, x: Tensor, gradient: Tensor, weights: Tensor
+) -> TruncatedNormal:
     """
     The bridge times a Gaussian with the target's mean slope and curvature over the particles.
 
@@ -160,10 +164,10 @@ def fitted(law: TruncatedNormal, x: Tensor, gradient: Tensor, weights: Tensor) -
     deviation = x - centre
     spread = weighted_mean(weights, deviation.square()).clamp_min(NARROWEST**2)
     covariance = weighted_mean(weights, deviation * (gradient - slope))
-    return tangent(law, centre, slope, (covariance / spread).clamp_max(0))
+    return gaussian_tilt(law, centre, slope, (covariance / spread).clamp_max(0))
 
 
-def tangent(
+def gaussian_tilt(
     law: TruncatedNormal, point: Tensor, slope: Tensor, curvature: Tensor
 ) -> TruncatedNormal:
     """
@@ -181,7 +185,7 @@ def tangent(
     return TruncatedNormal(loc, total.rsqrt().clamp_min(NARROWEST))
 
 
-def closest(
+def best_reference(
     laws: Sequence[TruncatedNormal], x: Tensor, score: Tensor, weights: Tensor
 ) -> TruncatedNormal:
     """

@@ -220,7 +220,8 @@ class LangevinStein(Estimator):
         require_int("n_particles", self.n_particles, 1 if self.refinement is None else 2)
         biased = self.source.has_walls and self.coefficient.uses_score
         walls = (
-            "a source without walls, or estimator 'noise' (a control variate is biased at walls)"
+            "a source without walls, or estimator 'noise_expectation' (a control variate is biased "
+            "at walls)"
         )
         require(not biased, "source", self.source, walls)
         alone = "without a control variate and a refinement, which know no walls"
@@ -238,7 +239,10 @@ class LangevinStein(Estimator):
 
     def check_support(self, bounded: bool) -> None:
         """A constant control variate is biased at walls; importance weights alone are not."""
-        walls = "'noise' or 'bounded' for a bounded target (a constant control variate is biased)"
+        walls = (
+            "'noise_expectation' or 'bounded' for a bounded target (a constant control variate is "
+            "biased)"
+        )
         require(not bounded or not self.coefficient.uses_score, "estimator", self, walls)
         require(bounded or not self.in_box, "estimator", self, "bounds for a proposal in the box")
 

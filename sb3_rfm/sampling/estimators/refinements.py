@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch as th
 from torch import Tensor
 
-from sb3_rfm.sampling.estimators.chains import Density, Langevin, Swarm
+from sb3_rfm.sampling.estimators.mala import Density, Langevin, Particles
 from sb3_rfm.sampling.numerics.importance import (
     centred,
     effective_sample_size,
@@ -24,8 +24,8 @@ from sb3_rfm.sampling.numerics.importance import (
 from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
 
 FEWEST = 4  # effective particles from which the scale of the moves is taken
-LEAST_RISE = 1e-12  # of the heat, as a share of what is left of it
-HALVINGS = 12  # of the magnitudes that hold the rise: it is found to one percent
+LEAST_DELTA = 1e-12  # of the tempering, as a share of what is left of it
+HALVINGS = 12  # of the magnitudes that hold it: it is found to one percent
 
 
 class Refinement(ABC):
@@ -34,7 +34,7 @@ class Refinement(ABC):
     @abstractmethod
     def __call__(
         self, base: Density, ratio: Density, x: Tensor, generator: th.Generator | None = None
-    ) -> tuple[Swarm, Tensor]:
+    ) -> tuple[Particles, Tensor]:
         """
         Move the particles.
 
@@ -80,40 +80,40 @@ def spread_of(weights: Tensor, x: Tensor) -> Tensor:
     return (squared / others.unsqueeze(-1)).sqrt()
 
 
-def reweighted(log_w: Tensor, rise: Tensor, log_l: Tensor) -> Tensor:
+def reweighted(log_w: Tensor, delta: Tensor, log_l: Tensor) -> Tensor:
     """
-    ``log w + rise l``, also where ``l`` is -inf and the heat does not rise.
+    ``log w + delta l``, also where ``l`` is -inf and the tempering does not rise.
 
     :param log_w: (K, B)
-    :param rise: of the heat, (B), at least 0
+    :param delta: of the tempering, (B), at least 0
     :param log_l: (K, B)
     :return: (K, B)
     """
-    return th.where(rise > 0, log_w + rise * log_l, log_w)
+    return th.where(delta > 0, log_w + delta * log_l, log_w)
 
 
-def next_heat(heat: Tensor, log_w: Tensor, log_l: Tensor, least: float) -> Tensor:
+def next_tempering(tempering: Tensor, log_w: Tensor, log_l: Tensor, least: float) -> Tensor:
     """
-    The largest heat up to 1 whose weights keep an effective sample size.
+    The largest tempering up to 1 whose weights keep an effective sample size.
 
-    :param heat: the present heat, (B)
-    :param log_w: log-weights at that heat, (K, B)
+    :param tempering: the present tempering, (B)
+    :param log_w: log-weights at that tempering, (K, B)
     :param log_l: (K, B)
     :param least: effective sample size to keep
     :return: (B)
     """
-    room = 1 - heat
+    room = 1 - tempering
 
     def enough(share: Tensor) -> Tensor:
         return effective_sample_size(reweighted(log_w, share * room, log_l)) >= least
 
-    low, high = th.full_like(heat, math.log(LEAST_RISE)), th.zeros_like(heat)
+    low, high = th.full_like(tempering, math.log(LEAST_DELTA)), th.zeros_like(tempering)
     straight = enough(high.exp())
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         fits = enough(middle.exp())
         low, high = th.where(fits, middle, low), th.where(fits, high, middle)
-    return th.where(straight, 1.0, heat + high.exp() * room)
+    return th.where(straight, 1.0, tempering + high.exp() * room)
 
 
 @dataclass(frozen=True)
@@ -138,24 +138,28 @@ class MCMC(Refinement):
 
     def __call__(
         self, base: Density, ratio: Density, x: Tensor, generator: th.Generator | None = None
-    ) -> tuple[Swarm, Tensor]:
-        swarm, chain = Swarm.at(base, ratio, x), Langevin(base, ratio, generator)
-        equal, cold = th.zeros_like(swarm.log_l), th.zeros_like(x[0, :, 0])
-        flat = reweighted(equal, next_heat(cold, equal, swarm.log_l, FEWEST), swarm.log_l)
+    ) -> tuple[Particles, Tensor]:
+        particles, chain = Particles.at(base, ratio, x), Langevin(base, ratio, generator)
+        equal, cold = th.zeros_like(particles.log_l), th.zeros_like(x[0, :, 0])
+        flat = reweighted(
+            equal, next_tempering(cold, equal, particles.log_l, FEWEST), particles.log_l
+        )
         scale, hot = spread_of(normalised_weights(flat), x), th.ones_like(cold)
-        swarm = swarm.take(systematic(normalised_weights(swarm.log_l), generator))
-        swarm, _ = chain.moves(swarm, hot, scale, self.step_size * hot, 0, self.n_moves)
-        return swarm, equal
+        particles = particles.take(systematic(normalised_weights(particles.log_l), generator))
+        particles, _ = chain.moves(particles, hot, scale, self.step_size * hot, 0, self.n_moves)
+        return particles, equal
 
 
 @dataclass(frozen=True)
 class SMC(Refinement):
     """
-    Sequential Monte Carlo: from q to the posterior through ``q exp(heat l)``, heat from 0 to 1.
+    Sequential Monte Carlo: from q to the posterior through ``q exp(tempering l)``, tempering from 0
+    to 1.
 
-    A column's next heat is the largest that keeps its effective sample size above a share of the
-    particles (Jasra et al. 2011); they are then resampled, unless they have reached the posterior
-    with enough of them left, and moved by Langevin steps. The last stage goes all the way.
+    A column's next tempering is the largest that keeps its effective sample size above a share of
+    the particles (Jasra et al. 2011); they are then resampled, unless they have reached the
+    posterior with enough of them left, and moved by Langevin steps. The last stage goes all the
+    way.
 
     :param n_stages: stages at most; fewer if every column has reached the posterior
     :param n_moves: moves at each stage; each costs one evaluation of the target and its gradient
@@ -177,32 +181,32 @@ class SMC(Refinement):
 
     def __call__(
         self, base: Density, ratio: Density, x: Tensor, generator: th.Generator | None = None
-    ) -> tuple[Swarm, Tensor]:
-        swarm, chain = Swarm.at(base, ratio, x), Langevin(base, ratio, generator)
-        log_w, heat = th.zeros_like(swarm.log_l), th.zeros_like(x[0, :, 0])
-        size = th.full_like(heat, self.step_size)
+    ) -> tuple[Particles, Tensor]:
+        particles, chain = Particles.at(base, ratio, x), Langevin(base, ratio, generator)
+        log_w, tempering = th.zeros_like(particles.log_l), th.zeros_like(x[0, :, 0])
+        size = th.full_like(tempering, self.step_size)
         for stage in range(self.n_stages):
             last = stage == self.n_stages - 1
             least = 0.0 if last else self.ess_share * len(x)
-            warmer = next_heat(heat, log_w, swarm.log_l, least)
-            log_w, heat = reweighted(log_w, warmer - heat, swarm.log_l), warmer
-            scale = spread_of(normalised_weights(log_w), swarm.x)
-            swarm, log_w = self._resampled(swarm, log_w, heat, generator)
+            warmer = next_tempering(tempering, log_w, particles.log_l, least)
+            log_w, tempering = reweighted(log_w, warmer - tempering, particles.log_l), warmer
+            scale = spread_of(normalised_weights(log_w), particles.x)
+            particles, log_w = self._resampled(particles, log_w, tempering, generator)
             n_before = stage * self.n_moves
-            swarm, size = chain.moves(swarm, heat, scale, size, n_before, self.n_moves)
-            if bool((heat == 1).all()):
+            particles, size = chain.moves(particles, tempering, scale, size, n_before, self.n_moves)
+            if bool((tempering == 1).all()):
                 break
-        return swarm, log_w
+        return particles, log_w
 
     def _resampled(
-        self, swarm: Swarm, log_w: Tensor, heat: Tensor, generator: th.Generator | None
-    ) -> tuple[Swarm, Tensor]:
+        self, particles: Particles, log_w: Tensor, tempering: Tensor, generator: th.Generator | None
+    ) -> tuple[Particles, Tensor]:
         """The particles and log-weights, resampled in the columns that need it."""
         few = effective_sample_size(log_w) < self.ess_share * len(log_w)
-        needed = few | (heat < 1)
+        needed = few | (tempering < 1)
         chosen = systematic(normalised_weights(log_w), generator)
         own = th.arange(len(log_w), device=log_w.device).unsqueeze(-1)
-        return swarm.take(th.where(needed, chosen, own)), log_w.masked_fill(needed, 0.0)
+        return particles.take(th.where(needed, chosen, own)), log_w.masked_fill(needed, 0.0)
 
 
 def _require_step_size(got: float) -> None:

@@ -38,7 +38,7 @@ def cross_slopes(
     The ridge is the one of :data:`RIDGES` whose error of generalised cross-validation,
     ``rss / (1 - (df + 1) / (n + 1))²``, is the least (Golub, Heath & Wahba 1979): for each response
     its own. With fewer samples than regressors it may fit their noise; capping ``df`` at a share of
-    n made every posterior mean of ``benchmarks/posterior_error.py`` worse.
+    n made every posterior mean of ``benchmarks/sampling/posterior_error.py`` worse.
 
     :param weights: (K, *S), summing to one over axis 0
     :param regressors: (K, *S, P)

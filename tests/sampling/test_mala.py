@@ -7,7 +7,7 @@ import torch as th
 from analytic import MIXTURE, doubles, seeded, walled
 from scipy import stats
 
-from sb3_rfm.sampling.estimators.chains import Langevin, Swarm
+from sb3_rfm.sampling.estimators.mala import Langevin, Particles
 from sb3_rfm.sampling.estimators.posteriors import value_and_score
 
 # An off-centre normal posterior as q exp(l), q standard normal: l is what is left.
@@ -27,30 +27,31 @@ def nothing(x):
     return th.zeros_like(x[..., 0]), th.zeros_like(x)
 
 
-def moved(chain, x, heat=1.0, size=1.0, scale=1.0, n_moves=10):
+def moved(chain, x, tempering=1.0, size=1.0, scale=1.0, n_moves=10):
     """Particles after some moves of fixed size, and the share that moved at the last."""
     batch, dim = x.shape[1:]
-    swarm, rate = Swarm.at(chain.base, chain.ratio, x), None
+    particles, rate = Particles.at(chain.base, chain.ratio, x), None
     for _ in range(n_moves):
-        swarm, rate = chain.move(
-            swarm,
-            doubles(*[heat] * batch),
+        particles, rate = chain.move(
+            particles,
+            doubles(*[tempering] * batch),
             doubles(scale).expand(batch, dim),
             doubles(*[size] * batch),
         )
-    return swarm, rate
+    return particles, rate
 
 
 @pytest.mark.parametrize(
-    ("heat", "size", "rate"), [(1.0, 0.3, 0.9), (1.0, 1.0, 0.5), (1.0, 2.5, 0.0), (0.4, 1.0, 0.5)]
+    ("tempering", "size", "rate"),
+    [(1.0, 0.3, 0.9), (1.0, 1.0, 0.5), (1.0, 2.5, 0.0), (0.4, 1.0, 0.5)],
 )
-def test_a_normal_law_stays(heat, size, rate):
-    """Small and large moves, many and few accepted; at heat h the precisions mix as 1 - h to h."""
-    precision = (1 - heat) + heat / SCALE**2
-    mean, sd = heat * MEAN / SCALE**2 / precision, precision.rsqrt()
+def test_a_normal_law_stays(tempering, size, rate):
+    """Small and large moves, many and few accepted; the precisions mix as 1 - h to h."""
+    precision = (1 - tempering) + tempering / SCALE**2
+    mean, sd = tempering * MEAN / SCALE**2 / precision, precision.rsqrt()
     g = seeded(0)
     x = mean + sd * th.randn(20_000, 1, 2, dtype=th.float64, generator=g)
-    after, accepted = moved(Langevin(base, ratio, g), x, heat, size, scale=0.7)
+    after, accepted = moved(Langevin(base, ratio, g), x, tempering, size, scale=0.7)
     assert (after.x != x).any(-1).double().mean() > 0.15
     assert rate <= float(accepted) <= rate + 0.5
     z = ((after.x - mean) / sd)[:, 0]
@@ -80,9 +81,9 @@ def test_a_skewed_law_of_two_hills_stays(size):
 def test_finds_the_law_from_elsewhere(start):
     x = th.full((2000, 1, 1), 1.5 if start == "wrong hill" else 40.0, dtype=th.float64)
     chain = Langevin(lambda x: value_and_score(MIXTURE, x), nothing, seeded(3))
-    swarm, one = Swarm.at(chain.base, chain.ratio, x), doubles(1.0)
-    swarm, size = chain.moves(swarm, one, one[:, None], one, 0, 300)
-    assert MIXTURE.kolmogorov_smirnov(swarm.x)[1] > 1e-3
+    particles, one = Particles.at(chain.base, chain.ratio, x), doubles(1.0)
+    particles, size = chain.moves(particles, one, one[:, None], one, 0, 300)
+    assert MIXTURE.kolmogorov_smirnov(particles.x)[1] > 1e-3
     assert 0.3 < float(size) < 5
 
 
@@ -92,13 +93,13 @@ def test_the_size_of_the_moves_follows_what_is_accepted(fit):
     g, one = seeded(4), doubles(1.0)
     x = th.randn(4000, 1, 2, dtype=th.float64, generator=g)
     chain = Langevin(base, nothing, g)
-    swarm, size = Swarm.at(base, nothing, x), one
-    swarm, size = chain.moves(swarm, one, doubles(fit).expand(1, 2), size, 0, 60)
-    _, rate = chain.move(swarm, one, doubles(fit).expand(1, 2), size)
+    particles, size = Particles.at(base, nothing, x), one
+    particles, size = chain.moves(particles, one, doubles(fit).expand(1, 2), size, 0, 60)
+    _, rate = chain.move(particles, one, doubles(fit).expand(1, 2), size)
     assert float(rate) == pytest.approx(0.574, abs=0.15)
     assert 0.5 < float(size) * fit < 3
     # What has been learned is kept: the changes fall with the number of moves made before.
-    _, later = chain.moves(swarm, one, doubles(fit).expand(1, 2), 5 * size, 10_000, 1)
+    _, later = chain.moves(particles, one, doubles(fit).expand(1, 2), 5 * size, 10_000, 1)
     assert float(later / (5 * size)) == pytest.approx(1.0, abs=0.01)
 
 
@@ -139,27 +140,27 @@ def test_columns_do_not_mix():
     """A column moves as it would alone, but for the random numbers: one stays if its size is 0."""
     x = th.randn(50, 2, 2, dtype=th.float64, generator=seeded(7))
     chain = Langevin(base, ratio, seeded(8))
-    swarm = Swarm.at(base, ratio, x)
-    after, rate = chain.move(swarm, doubles(1, 1), doubles(1).expand(2, 2), doubles(1, 0))
+    particles = Particles.at(base, ratio, x)
+    after, rate = chain.move(particles, doubles(1, 1), doubles(1).expand(2, 2), doubles(1, 0))
     assert th.equal(after.x[:, 1], x[:, 1])
     assert not th.equal(after.x[:, 0], x[:, 0])
     assert float(rate[1]) == 1.0
-    half, _ = chain.move(swarm, doubles(1, 1), doubles(1, 0).expand(2, 2), doubles(1, 1))
+    half, _ = chain.move(particles, doubles(1, 1), doubles(1, 0).expand(2, 2), doubles(1, 1))
     assert th.equal(half.x[..., 1], x[..., 1])
 
 
 def test_swarm_carries_its_parts_together():
     x = th.randn(6, 2, 3, dtype=th.float64, generator=seeded(9))
-    other = Swarm.at(nothing, nothing, x + 1)
-    swarm = Swarm.at(base, lambda x: (x.sum(-1), th.ones_like(x)), x)
+    other = Particles.at(nothing, nothing, x + 1)
+    particles = Particles.at(base, lambda x: (x.sum(-1), th.ones_like(x)), x)
     indices = th.tensor([[5, 0], [5, 1], [2, 1], [0, 0], [1, 4], [3, 3]])
-    for taken, part in zip(swarm.take(indices), swarm, strict=True):
+    for taken, part in zip(particles.take(indices), particles, strict=True):
         for k, b in ((0, 0), (1, 1), (4, 1)):
             assert th.equal(taken[k, b], part[indices[k, b], b])
     where = indices > 2
-    for mixed, new, old in zip(swarm.replaced(other, where), other, swarm, strict=True):
+    for mixed, new, old in zip(particles.replaced(other, where), other, particles, strict=True):
         assert th.equal(mixed[where], new[where])
         assert th.equal(mixed[~where], old[~where])
-    log_p, gradient = swarm.tempered(doubles(0.25, 1.0))
-    th.testing.assert_close(log_p, swarm.log_q + doubles(0.25, 1.0) * x.sum(-1))
+    log_p, gradient = particles.tempered(doubles(0.25, 1.0))
+    th.testing.assert_close(log_p, particles.log_q + doubles(0.25, 1.0) * x.sum(-1))
     th.testing.assert_close(gradient[:, 0], 0.25 - x[:, 0])

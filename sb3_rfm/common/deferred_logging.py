@@ -8,15 +8,16 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
+from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critic_watch import CriticWatch
 from sb3_rfm.common.observing import Observing
-from sb3_rfm.common.regression import Info
+from sb3_rfm.common.targets import Info
 
 READ_EVERY = 100
 """Updates between two readings on a GPU, each of which waits for all the work before it."""
 
 
-class Recorded(Observing):
+class DeferredLogging(Observing):
     """
     An algorithm that logs the mean of what its updates report.
 
@@ -24,7 +25,7 @@ class Recorded(Observing):
     log is written, so that a loss that is not finite is noticed up to as many updates late.
     """
 
-    choices: Any
+    settings: Settings
     actor: Any
     critic: Any
     critic_watch: CriticWatch
@@ -74,7 +75,7 @@ class Recorded(Observing):
 
         :param values: what updates reported, by key
         """
-        watch, scale = self.critic_watch, self.choices.reward_scale
+        watch, scale = self.critic_watch, self.settings.critic_update.reward_scale
         targets, losses = values["rfm/q_target"], values["train/critic_loss"]
         errors = [math.sqrt(2 * loss / self.critic.n_critics) for loss in losses]
         watch.see_first(targets[0], errors[0])

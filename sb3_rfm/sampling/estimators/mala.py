@@ -1,7 +1,8 @@
 """
 Markov chains of particles: Langevin moves that leave a tempered posterior as it is.
 
-The posterior is given as ``q(x) exp(l(x))`` with a known law q; at heat h it is ``q exp(h l)``.
+The posterior is given as ``q(x) exp(l(x))`` with a known law q; at tempering h it is ``q
+exp(h l)``.
 """
 
 import math
@@ -19,7 +20,7 @@ BEST_ACCEPTANCE = 0.574  # of Langevin proposals in many dimensions (Roberts & R
 STEEPEST = 10.0  # slopes are cut at that many scales: a truncated drift (Roberts & Tweedie 1996)
 
 
-class Swarm(NamedTuple):
+class Particles(NamedTuple):
     """
     Particles of one posterior for each column, with ``log q``, ``l`` and their gradients.
 
@@ -37,14 +38,14 @@ class Swarm(NamedTuple):
     slope: Tensor
 
     @classmethod
-    def at(cls, base: Density, ratio: Density, x: Tensor) -> "Swarm":
+    def at(cls, base: Density, ratio: Density, x: Tensor) -> "Particles":
         """
-        The swarm at given points; where a density is not a number there is no mass.
+        The particles at given points; where a density is not a number there is no mass.
 
         :param base: ``log q`` and its gradient
         :param ratio: ``l`` and its gradient
         :param x: (K, B, D)
-        :return: the swarm
+        :return: the particles
         """
         (log_q, score), (log_l, slope) = base(x), ratio(x)
         return cls(
@@ -55,42 +56,42 @@ class Swarm(NamedTuple):
             slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0),
         )
 
-    def tempered(self, heat: Tensor) -> tuple[Tensor, Tensor]:
+    def tempered(self, tempering: Tensor) -> tuple[Tensor, Tensor]:
         """
-        ``log q + heat l`` and its gradient.
+        ``log q + tempering l`` and its gradient.
 
-        :param heat: (B), above 0
+        :param tempering: (B), above 0
         :return: (K, B) and (K, B, D)
         """
-        return self.log_q + heat * self.log_l, self.score + heat[:, None] * self.slope
+        return self.log_q + tempering * self.log_l, self.score + tempering[:, None] * self.slope
 
-    def take(self, indices: Tensor) -> "Swarm":
+    def take(self, indices: Tensor) -> "Particles":
         """
         The particles at these places.
 
         :param indices: for each column, (K, B)
-        :return: the swarm
+        :return: the particles
         """
         columns = th.arange(indices.shape[1], device=indices.device)
-        return Swarm(*(part[indices, columns] for part in self))
+        return Particles(*(part[indices, columns] for part in self))
 
-    def replaced(self, by: "Swarm", where: Tensor) -> "Swarm":
+    def replaced(self, by: "Particles", where: Tensor) -> "Particles":
         """
-        The swarm with some of its particles replaced.
+        The particles, some of them replaced.
 
         :param by: what they are replaced by
         :param where: (K, B)
-        :return: the swarm
+        :return: the particles
         """
         whole = where.unsqueeze(-1)
         pairs = zip(by, self, strict=True)
-        return Swarm(*(th.where(where if a.ndim == 2 else whole, a, b) for a, b in pairs))
+        return Particles(*(th.where(where if a.ndim == 2 else whole, a, b) for a, b in pairs))
 
 
 @dataclass(frozen=True)
 class Langevin:
     """
-    Metropolis-adjusted Langevin moves; each leaves ``q exp(heat l)`` as it is.
+    Metropolis-adjusted Langevin moves; each leaves ``q exp(tempering l)`` as it is.
 
     ``x' = x + h scale (h scale grad / 2 + xi)``, accepted with the probability of Metropolis and
     Hastings: points without mass never are. The size h of a column follows the acceptance of its
@@ -106,13 +107,19 @@ class Langevin:
     generator: th.Generator | None = None
 
     def moves(
-        self, swarm: Swarm, heat: Tensor, scale: Tensor, size: Tensor, n_before: int, n_moves: int
-    ) -> tuple[Swarm, Tensor]:
+        self,
+        particles: Particles,
+        tempering: Tensor,
+        scale: Tensor,
+        size: Tensor,
+        n_before: int,
+        n_moves: int,
+    ) -> tuple[Particles, Tensor]:
         """
         Several moves.
 
-        :param swarm: the particles
-        :param heat: (B)
+        :param particles: the particles
+        :param tempering: (B)
         :param scale: scale of each coordinate, (B, D)
         :param size: h, (B)
         :param n_before: moves made before these
@@ -120,29 +127,31 @@ class Langevin:
         :return: the particles, and the next h
         """
         for i in range(n_moves):
-            swarm, rate = self.move(swarm, heat, scale, size)
+            particles, rate = self.move(particles, tempering, scale, size)
             size = size * th.exp((rate - BEST_ACCEPTANCE) / math.sqrt(n_before + i + 1))
-        return swarm, size
+        return particles, size
 
-    def move(self, swarm: Swarm, heat: Tensor, scale: Tensor, size: Tensor) -> tuple[Swarm, Tensor]:
+    def move(
+        self, particles: Particles, tempering: Tensor, scale: Tensor, size: Tensor
+    ) -> tuple[Particles, Tensor]:
         """
         One move.
 
-        :param swarm: the particles
-        :param heat: (B)
+        :param particles: the particles
+        :param tempering: (B)
         :param scale: (B, D)
         :param size: h, (B)
         :return: the particles, and the share of each column that moved (B)
         """
-        x, h = swarm.x, size.unsqueeze(-1)
+        x, h = particles.x, size.unsqueeze(-1)
         noise = th.randn(x.shape, dtype=x.dtype, device=x.device, generator=self.generator)
-        log_p, gradient = swarm.tempered(heat)
+        log_p, gradient = particles.tempered(tempering)
         drift = (scale * gradient).clamp(-STEEPEST, STEEPEST)
-        proposed = Swarm.at(self.base, self.ratio, x + h * scale * (0.5 * h * drift + noise))
-        log_p_new, gradient_new = proposed.tempered(heat)
+        proposed = Particles.at(self.base, self.ratio, x + h * scale * (0.5 * h * drift + noise))
+        log_p_new, gradient_new = proposed.tempered(tempering)
         drift_new = (scale * gradient_new).clamp(-STEEPEST, STEEPEST)
         back = noise + 0.5 * h * (drift + drift_new)  # the noise that would lead back, sign turned
         log_ratio = log_p_new - log_p + 0.5 * (noise.square() - back.square()).sum(-1)
         uniform = th.rand(log_p.shape, dtype=x.dtype, device=x.device, generator=self.generator)
         accepted = uniform.log() < log_ratio
-        return swarm.replaced(proposed, accepted), accepted.to(x.dtype).mean(0)
+        return particles.replaced(proposed, accepted), accepted.to(x.dtype).mean(0)

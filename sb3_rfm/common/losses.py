@@ -1,0 +1,338 @@
+"""The losses of an update: the critics', the actor's, its one-step network's, the temperature's."""
+
+from dataclasses import dataclass, replace
+
+import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
+from torch import Tensor
+from torch.nn import functional as F
+
+from sb3_rfm.common.boltzmann import CriticLogDensity, critic_features, minimum_q
+from sb3_rfm.common.config import Settings
+from sb3_rfm.common.policies import FlowPolicy
+from sb3_rfm.common.selection import GaussianNoise, make_noise
+from sb3_rfm.common.targets import (
+    OBJECTIVES,
+    X_T_FROM,
+    ActorBatch,
+    Info,
+    Objective,
+    Regression,
+    WeightedActions,
+    XtFrom,
+    posterior_info,
+    stratified_times,
+)
+from sb3_rfm.common.temperature import Temperature, entropy_per_action, gaussian_entropy
+from sb3_rfm.sampling.divergences import Divergence
+from sb3_rfm.sampling.estimators.posteriors import Estimator, Posterior
+from sb3_rfm.sampling.interpolants import Coefficients
+from sb3_rfm.sampling.loss_weightings import LossWeighting, make_loss_weighting
+from sb3_rfm.sampling.parametrizations import EndPoints
+
+
+@dataclass(frozen=True)
+class Method:
+    """
+    What the losses need of :class:`sb3_rfm.common.config.Settings`, names resolved to pieces.
+
+    :param estimator: how posterior means are estimated; None with weighted actions
+    :param n_times: times t of each state, T; the actor's loss then takes a T-th of the states
+    :param mean_q: whether the actor's law is of the mean of the critics, not of their minimum
+    :param use_target_critic: whether it is of the target critics
+    :param x_t_from: the action that ``x_t`` is mixed from; None with weighted actions
+    :param weighted: the actions that the network regresses on in the place of posterior means
+    :param loss_weighting: which error of the regression is squared
+    :param divergence: how log pi is computed for the critics' target; None: without entropy
+    :param target_noise: added to the actions of the critics' target
+    :param reward_scale: what rewards are multiplied by
+    :param n_training_candidates: candidates of a state in the actor's loss
+    :param target_entropy: nats a coordinate that the temperature is tuned towards; None where it is
+        not tuned
+    :param bfloat16: whether candidates are drawn, and their values computed, in bfloat16
+    """
+
+    estimator: Estimator | None
+    n_times: int
+    mean_q: bool
+    use_target_critic: bool
+    x_t_from: XtFrom | None
+    weighted: WeightedActions | None
+    loss_weighting: LossWeighting
+    divergence: Divergence | None
+    target_noise: GaussianNoise
+    reward_scale: float
+    n_training_candidates: int
+    target_entropy: float | None
+    bfloat16: bool
+
+    @classmethod
+    def of(cls, settings: Settings, action_dim: int, bfloat16: bool) -> "Method":
+        """
+        The method that settings name.
+
+        :param settings: the settings
+        :param action_dim: D
+        :param bfloat16: whether candidates are drawn, and their values computed, in bfloat16
+        :return: the method
+        """
+        own, update = settings.estimator, settings.actor_update
+        objective = OBJECTIVES.resolve(update.objective, Objective)
+        share, nats = entropy_per_action(settings.target_entropy)
+        x_t_from = update.x_t_from
+        return cls(
+            estimator=None if own is None else own.build(),
+            n_times=1 if own is None else own.n_times,
+            mean_q=own is not None and own.q_aggregation == "mean",
+            use_target_critic=own is not None and own.use_target_critic,
+            x_t_from=None if x_t_from is None else X_T_FROM.resolve(x_t_from, XtFrom),
+            weighted=objective if isinstance(objective, WeightedActions) else None,
+            loss_weighting=make_loss_weighting(update.loss_weighting),
+            divergence=settings.critic_update.divergence(),
+            target_noise=make_noise("target_noise", settings.critic_update.target_noise),
+            reward_scale=settings.critic_update.reward_scale,
+            n_training_candidates=settings.n_training_candidates,
+            target_entropy=nats / action_dim - share if settings.tunes_temperature else None,
+            bfloat16=bfloat16,
+        )
+
+    def needs_candidates(self, one_step: bool) -> bool:
+        """
+        Whether the actor's loss makes use of the policy's candidates.
+
+        :param one_step: whether a one-step network is distilled from them
+        :return: true if so
+        """
+        guided = self.estimator is not None and self.estimator.guided
+        from_policy = self.x_t_from is None or self.x_t_from.from_policy
+        return from_policy or guided or self.target_entropy is not None or one_step
+
+
+# ---------------------------------------------------------------- the critics
+
+
+def critic_loss(
+    policy: FlowPolicy, data: ReplayBufferSamples, target: Tensor
+) -> tuple[Tensor, Info]:
+    """
+    Half the squared errors ``(Q(s, a) - target)²``, summed over the critics.
+
+    :param policy: whose critics they are
+    :param data: a batch of B transitions
+    :param target: :func:`critic_target`, (B, 1)
+    :return: (), in units of return squared, and quantities to log
+    """
+    values = policy.critic(data.observations, data.actions)
+    loss = 0.5 * th.stack([F.mse_loss(value, target) for value in values]).sum()
+    return loss, {"train/critic_loss": loss.detach()}
+
+
+@th.no_grad()
+def critic_target(
+    policy: FlowPolicy, method: Method, data: ReplayBufferSamples, discounts: float | Tensor
+) -> tuple[Tensor, Info]:
+    """
+    What the critics learn, ``r + discount V(s')``.
+
+    :param policy: actor and target critics
+    :param method: the method
+    :param data: a batch of B transitions
+    :param discounts: gamma, or one for each transition (n-step returns), (B, 1)
+    :return: (B, 1), and quantities to log
+    """
+    value, info = next_value(policy, method, data.next_observations)
+    rewards = method.reward_scale * data.rewards
+    target = rewards + (1 - data.dones) * discounts * value.unsqueeze(-1)
+    return target, {"rfm/q_target": target.mean(), **info}
+
+
+@th.no_grad()
+def next_value(policy: FlowPolicy, method: Method, obs: PyTorchObs) -> tuple[Tensor, Info]:
+    """
+    The value of states by the target critics, over M candidates.
+
+    It is the expectation of the selection by which the policy acts; for softmax, as the authors
+    have it, ``V = sum_m softmax(q / lambda)_m q_m``. With entropy it is the soft value of the
+    flow's own law, ``V = mean_m(q_m - lambda log pi(a_m | s))`` (Remark 6): lambda times the
+    logarithm of ``int exp(Q / lambda)`` where the flow draws the Boltzmann law, less where it does
+    not.
+
+    :param policy: actor and target critics
+    :param method: the method
+    :param obs: B observations
+    :return: V (B), and quantities to log
+    """
+    actor, critic, info = policy.actor, policy.critic_target, {}
+    n, temperature = actor.candidates.n, actor.temperature()
+    velocity = actor.acting_velocity(actor.features(obs), target=True)
+    if method.divergence is None:
+        x_1 = replace(velocity, bfloat16=method.bfloat16).integrate(actor.sample_noise(velocity, n))
+    else:
+        x_1, log_pi = actor.sample_with_log_prob(velocity, n, method.divergence)
+        info = {"rfm/policy_entropy": -log_pi.mean()}
+    actions = method.target_noise(actor.flow.support.to_action(x_1), temperature)
+    q = minimum_q(critic, critic_features(critic, obs), actions, method.bfloat16)
+    if method.divergence is None:
+        value = actor.select.value(q, temperature)
+    else:
+        value = (q - temperature * log_pi).mean(0)
+    spread = (q - q.mean(0)).square().mean(0).sqrt().mean()  # th.std is slower over few rows
+    return value, {**info, "rfm/candidate_spread": spread}
+
+
+# ---------------------------------------------------------------- the actor
+
+
+def actor_batch(policy: FlowPolicy, method: Method, data: ReplayBufferSamples) -> ActorBatch:
+    """
+    What the actor's losses are made of: velocity fields, the critics' law and, where anything
+    needs them, the policy's candidates.
+
+    :param policy: actor and critics
+    :param method: the method
+    :param data: a batch of transitions, of which a T-th is used
+    :return: of B states
+    """
+    n_states = max(1, len(data.actions) // method.n_times)
+    obs, actions = first_states(data.observations, n_states), data.actions[:n_states]
+    actor, critic = policy.actor, policy.critic
+    flow, one_step = actor.flow, actor.one_step_network is not None
+    features, temperature = actor.features(obs), actor.temperature().detach()
+    velocity = actor.velocity(features)
+    needs_candidates = method.needs_candidates(one_step)
+    with th.no_grad():
+        replayed = flow.support.from_action(actions)
+        noise = x_1 = replayed.new_empty(0, *replayed.shape)
+        q, judged = replayed.new_empty(0, n_states), replayed[:, :0]
+        if needs_candidates or not method.use_target_critic:
+            judged = critic_features(critic, obs)
+        if needs_candidates:
+            noise = actor.sample_noise(velocity, method.n_training_candidates)
+            # what is distilled is a function of the noise: noise of the solver's own is left out
+            solver = flow.solver.deterministic() if one_step else flow.solver
+            x_1 = replace(velocity, bfloat16=method.bfloat16).integrate(noise, solver)
+            q = minimum_q(critic, judged, flow.support.to_action(x_1), method.bfloat16)
+        log_density = None
+        if method.estimator is not None:
+            if method.use_target_critic:
+                critic = policy.critic_target
+                judged = critic_features(critic, obs)
+            log_density = CriticLogDensity(
+                critic, judged, temperature, flow.support, method.bfloat16, method.mean_q
+            )
+    acting = actor.acting_velocity(features) if one_step else None
+    return ActorBatch(velocity, acting, log_density, replayed, noise, x_1, q, temperature)
+
+
+def actor_loss(method: Method, batch: ActorBatch) -> tuple[Tensor, Info]:
+    """
+    The regression of the flow network on the posterior means (Theorem 1), or on weighted actions.
+
+    :param method: the method
+    :param batch: what it is made of
+    :return: (), and quantities to log
+    """
+    (x_t, t, target, scale), info = regression(method, batch)
+    prediction = batch.velocity.network(batch.velocity.condition, x_t, t)
+    loss = F.mse_loss(scale * prediction, scale * target)
+    return loss, {"train/actor_loss": loss.detach(), **info}
+
+
+@th.no_grad()
+def regression(method: Method, batch: ActorBatch) -> tuple[Regression, Info]:
+    """
+    What the network is to predict, and where: draw actions ``x_1``, mix ``x_t``, estimate what the
+    ends of its path are.
+
+    :param method: the method
+    :param batch: what it is made of
+    :return: the regression, and quantities to log
+    """
+    flow = batch.velocity.flow
+    if method.weighted is None:
+        assert method.x_t_from is not None
+        x_1 = th.stack([method.x_t_from(batch) for _ in range(method.n_times)])
+        weight = th.ones_like(x_1[..., 0])
+    else:
+        x_1, weight = method.weighted(batch)
+    t = stratified_times(x_1, flow.t_range)
+    coefficients = flow.interpolant(t.unsqueeze(-1))
+    x_0 = th.randn_like(x_1)
+    x_t = coefficients.alpha * x_1 + coefficients.beta * x_0
+    ends, info = EndPoints(x_0, x_1), {}
+    if method.estimator is not None:
+        posterior = posterior_given(x_t, coefficients, method, batch)
+        bound = flow.support.target_bound
+        ends = flow.clip_prediction(bound, coefficients, x_t, posterior.mean)
+        info = posterior_info(posterior)
+    target = flow.parametrization.target(coefficients, ends).view_as(x_t)
+    scale = method.loss_weighting.scale(flow.parametrization, coefficients)
+    info = {**info, "rfm/target_norm": target.square().mean().sqrt()}
+    return Regression(x_t, t, target, scale * weight.unsqueeze(-1).sqrt()), info
+
+
+def posterior_given(
+    x_t: Tensor, coefficients: Coefficients, method: Method, batch: ActorBatch
+) -> Posterior:
+    """
+    The posterior of the Boltzmann law given ``x_t``.
+
+    :param x_t: (T, B, D)
+    :param coefficients: the interpolant, (T, B, 1) each
+    :param method: whose estimator it is by
+    :param batch: the law, and the policy's candidates as a guide
+    :return: the posterior of (T, B) points; of (B) for a single time
+    """
+    assert method.estimator is not None
+    assert batch.log_density is not None
+    guide = batch.x_1 if method.estimator.guided else None
+    if method.n_times == 1:
+        coefficients, x_t = coefficients.at(0), x_t[0]
+    return method.estimator(batch.log_density, coefficients, x_t, policy_samples=guide)
+
+
+def distillation_loss(batch: ActorBatch) -> tuple[Tensor, Info]:
+    """
+    The one-step network's error in where the flow carries its noise.
+
+    :param batch: the flow's candidates, and where they start
+    :return: mean square, (), and quantities to log
+    """
+    acting = batch.acting_velocity
+    assert acting is not None
+    first = th.full((), acting.flow.t_range[0], device=batch.noise.device)
+    prediction = acting.network(acting.condition, batch.noise, first)
+    loss = F.mse_loss(prediction, batch.x_1)
+    return loss, {"rfm/distillation_loss": loss.detach()}
+
+
+def temperature_loss(
+    temperature: Temperature, method: Method, batch: ActorBatch
+) -> tuple[Tensor, Info]:
+    """
+    The dual of a bound on the policy's entropy, ``log lambda (H - target)``, H a coordinate and
+    bounded (:meth:`sb3_rfm.common.temperature.Temperature.dual_loss`).
+
+    :param temperature: lambda
+    :param method: the target
+    :param batch: the policy's candidates
+    :return: (), and quantities to log
+    """
+    assert method.target_entropy is not None
+    actions = batch.velocity.flow.support.to_action(batch.x_1)
+    entropy = gaussian_entropy(actions)
+    loss = temperature.dual_loss(entropy / actions.shape[-1], method.target_entropy)
+    return loss, {"rfm/entropy": entropy}
+
+
+def first_states(obs: PyTorchObs, n_states: int) -> PyTorchObs:
+    """
+    The first observations of a batch.
+
+    :param obs: a tensor, or a dictionary of them
+    :param n_states: how many
+    :return: of the same kind
+    """
+    if isinstance(obs, dict):
+        return {key: part[:n_states] for key, part in obs.items()}
+    return obs[:n_states]

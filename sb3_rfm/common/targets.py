@@ -1,0 +1,238 @@
+"""
+What the actor's regression is made of: the actions that ``x_t`` is mixed from, the times, and what
+the network is to predict there.
+
+Most methods regress on the posterior means given ``x_t``, whichever action it was mixed from; some
+on that very action, weighted by its value.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch as th
+from torch import Tensor
+
+from sb3_rfm.common.boltzmann import CriticLogDensity
+from sb3_rfm.common.flow import VelocityField
+from sb3_rfm.common.selection import gather_selected, select_by_softmax
+from sb3_rfm.sampling.estimators.posteriors import Posterior
+from sb3_rfm.sampling.registry import Registry, require_float, require_int
+
+Info = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ActorBatch:
+    """
+    What the actor's losses are made of, for B states, computed once.
+
+    :param velocity: the flow network's
+    :param acting_velocity: the one-step network's; None where there is none
+    :param log_density: the Boltzmann law of the critics; None where nothing is estimated
+    :param replayed: points of the actions in the batch, (B, D)
+    :param noise: what candidates start from, (M, B, D); none where nothing needs them
+    :param x_1: where the flow carries it, the candidates, (M, B, D)
+    :param q: their values, (M, B)
+    :param temperature: lambda, ()
+    """
+
+    velocity: VelocityField
+    acting_velocity: VelocityField | None
+    log_density: CriticLogDensity | None
+    replayed: Tensor
+    noise: Tensor
+    x_1: Tensor
+    q: Tensor
+    temperature: Tensor
+
+
+# ---------------------------------------------------------------- the action that x_t is mixed from
+
+
+class XtFrom(ABC):
+    """
+    A rule for the action that ``x_t`` is mixed from; ``from_policy`` says that it is one of the
+    policy's candidates.
+    """
+
+    from_policy: bool = True
+
+    @abstractmethod
+    def __call__(self, batch: ActorBatch) -> Tensor:
+        """
+        The actions.
+
+        :param batch: what there is
+        :return: points, (B, D)
+        """
+
+
+@dataclass(frozen=True)
+class FromPolicy(XtFrom):
+    """A candidate drawn with probability softmax(Q / temperature) (RFM)."""
+
+    def __call__(self, batch: ActorBatch) -> Tensor:
+        return gather_selected(batch.x_1, select_by_softmax(batch.q, batch.temperature))
+
+
+@dataclass(frozen=True)
+class FromBest(XtFrom):
+    """The candidate of the largest value (SDAC)."""
+
+    def __call__(self, batch: ActorBatch) -> Tensor:
+        return gather_selected(batch.x_1, batch.q.argmax(0))
+
+
+@dataclass(frozen=True)
+class FromReplay(XtFrom):
+    """The action in the replay buffer (MaxEntDP, DQS, QSM)."""
+
+    from_policy = False  # not annotated: a constant of the class, not a field of the dataclass
+
+    def __call__(self, batch: ActorBatch) -> Tensor:
+        return batch.replayed
+
+
+X_T_FROM = Registry[XtFrom](
+    "actor_update.x_t_from", {"policy": FromPolicy, "best": FromBest, "replay": FromReplay}
+)
+XtFromLike = str | XtFrom
+
+
+# ---------------------------------------------------------------- what the network regresses on
+
+
+class Objective:
+    """What the network regresses on; ``uses_temperature`` says whether lambda has a part in it."""
+
+    uses_temperature: bool = True
+
+
+@dataclass(frozen=True)
+class PosteriorMeans(Objective):
+    """The posterior means of noise and action given ``x_t``, by an estimator (RFM, Theorem 1)."""
+
+
+class WeightedActions(Objective, ABC):
+    """Actions of its own and their noise themselves, weighted by their values."""
+
+    @abstractmethod
+    def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
+        """
+        The actions, and the weights of their squared errors.
+
+        :param batch: what there is
+        :return: points (N, B, D) and weights (N, B)
+        """
+
+
+@dataclass(frozen=True)
+class Exponential(WeightedActions):
+    """
+    The policy's own draw, weighted by ``exp(clip(z, ±limit) / temperature)``, ``z`` its normalised
+    value: mirror descent (DPMD, Ma et al. 2025).
+
+    Values are normalised by mean and deviation over the batch, weights by their mean.
+
+    :param limit: largest normalised value
+    """
+
+    limit: float = 3.0
+
+    def __post_init__(self) -> None:
+        require_float("limit", self.limit, 0.0)
+
+    def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
+        q = batch.q[:1]
+        z = (q - q.mean()) / q.std(correction=0).clamp_min(1e-6)
+        log_weight = z.clamp(-self.limit, self.limit) / batch.temperature
+        return batch.x_1[:1], th.softmax(log_weight, -1) * log_weight.shape[-1]
+
+
+@dataclass(frozen=True)
+class Advantage(WeightedActions):
+    """
+    The best candidate, weighted by ``max(Q - V, 0)``, and uniform actions with a share of that
+    weight, which keep the policy's entropy up (QVPO, Ding et al. 2024).
+
+    ``V`` is the mean over the candidates.
+
+    :param n_uniform: uniform actions a state
+    :param uniform_share: the weight of each, as a share of the best candidate's
+    """
+
+    n_uniform: int = 10
+    uniform_share: float = 0.02
+
+    uses_temperature = False  # not annotated: a constant of the class
+
+    def __post_init__(self) -> None:
+        require_int("n_uniform", self.n_uniform, 0)
+        require_float("uniform_share", self.uniform_share, 0.0)
+
+    def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
+        best = gather_selected(batch.x_1, batch.q.argmax(0)).unsqueeze(0)
+        weight = (batch.q.amax(0) - batch.q.mean(0)).clamp_min(0.0).unsqueeze(0)
+        uniform = 2 * th.rand_like(best.expand(self.n_uniform, -1, -1)) - 1
+        others = (self.uniform_share * weight).expand(self.n_uniform, -1)
+        return th.cat([best, uniform]), th.cat([weight, others])
+
+
+OBJECTIVES = Registry[Objective](
+    "actor_update.objective",
+    {"posterior_mean": PosteriorMeans, "exponential": Exponential, "advantage": Advantage},
+)
+ObjectiveLike = str | Objective
+
+
+# ---------------------------------------------------------------- the regression
+
+
+class Regression(NamedTuple):
+    """
+    What the network is to predict, for B states and N points of each.
+
+    :param x_t: points, (N, B, D)
+    :param t: times, increasing along the flattened axes, (N, B)
+    :param target: of the prediction, (N, B, D)
+    :param scale: what the error is multiplied by before it is squared, (N, B, 1)
+    """
+
+    x_t: Tensor
+    t: Tensor
+    target: Tensor
+    scale: Tensor
+
+
+def stratified_times(like: Tensor, t_range: tuple[float, float]) -> Tensor:
+    """
+    Uniform times, one in each of N B equal parts of the range, in increasing order: those of one
+    state lie in N parts of the range, too.
+
+    :param like: (N, B, D)
+    :param t_range: first and last time
+    :return: (N, B)
+    """
+    low, high = t_range
+    shape = like.shape[:-1]
+    parts = th.arange(shape.numel(), device=like.device).view(shape)
+    return low + (high - low) * (parts + th.rand(shape, device=like.device)) / shape.numel()
+
+
+def posterior_info(posterior: Posterior) -> Info:
+    """
+    Diagnostics of a batch of posteriors whose times increase along the batch.
+
+    :param posterior: the posteriors
+    :return: effective sample size (mean, and by thirds of t), coefficient
+    """
+    ess = posterior.ess.flatten()
+    low, middle, high = (part.mean() for part in ess.tensor_split(3))
+    return {
+        "rfm/ess": ess.mean(),
+        "rfm/ess_low_t": low,
+        "rfm/ess_middle_t": middle,
+        "rfm/ess_high_t": high,
+        "rfm/cv_coefficient": posterior.coefficient.mean(),
+    }
