@@ -1,7 +1,7 @@
 """
 Time of one deterministic action: ``model.predict`` beside the exported ONNX graph.
 
-    .venv/bin/python benchmarks/onnx_latency.py            # about two minutes
+    .venv/bin/python benchmarks/speed/onnx_latency.py            # about two minutes
 
 Both run on one thread of the processor, with untrained weights (the time does not depend on them),
 a network of [256, 256], 17 observations and 6 actions (cheetah-run's), and each algorithm's own

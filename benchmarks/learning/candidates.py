@@ -1,7 +1,7 @@
 """
 Returns of trained policies that search among 32 candidates, 4, or take the one they draw.
 
-    .venv/bin/python benchmarks/candidates.py RUN_FOLDER ...      # about a minute for each folder
+    .venv/bin/python benchmarks/learning/candidates.py RUN_FOLDER ...  # about a minute for each
 
 A good estimator makes a policy that needs no search: one candidate should do as well as 32. Each
 folder is that of a finished ``sb3-rfm run`` with an algorithm of ours. Prints a Markdown table;
@@ -12,7 +12,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from trained_runs import command_line, final_model, returns_of_best
+from common_runs import command_line, final_model, returns_of_best
 
 CANDIDATES = (1, 4, 32)
 COLUMNS = ("run", "algorithm", "environment", "seed", "candidates", "mean_return", "std_return")

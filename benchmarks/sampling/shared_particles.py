@@ -1,7 +1,7 @@
 """
 Several times t of a state on the same evaluations of Q: does it pay?
 
-    .venv/bin/python benchmarks/shared_particles.py           # about two minutes on one core
+    .venv/bin/python benchmarks/sampling/shared_particles.py         # about two minutes on one core
 
 Particles drawn for one time of a state are draws from a known law for every other, so that T
 posteriors can share K particles: K / T of them are drawn for each, and each posterior weighs all K
@@ -9,12 +9,12 @@ posteriors can share K particles: K / T of them are drawn for each, and each pos
 evaluations of Q, and K for each, which is T times as many.
 
 Prints geometric mean / worst of the error over the posterior's standard deviation, over the shapes
-and sets of times, on the targets of ``posterior_problems.py``.
+and sets of times, on the targets of ``common_problems.py``.
 """
 
 import torch as th
+from common_problems import Problem
 from posterior_error import GROUPS, geometric_mean, policy_samples
-from posterior_problems import Problem
 
 from sb3_rfm.sampling import Bounded
 from sb3_rfm.sampling.interpolants import Coefficients

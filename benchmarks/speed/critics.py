@@ -1,7 +1,7 @@
 """
 What each critic option costs, and what a choice among candidates costs SAC at each action.
 
-    THP_MEM_ALLOC_ENABLE=1 .venv/bin/python benchmarks/critics.py         # about half a minute
+    THP_MEM_ALLOC_ENABLE=1 .venv/bin/python benchmarks/speed/critics.py   # about half a minute
 
 One thread, 17 observations, 6 actions, two critics; the minimum of interleaved repeats, in
 milliseconds.
@@ -19,7 +19,7 @@ from gymnasium import spaces
 from sb3_rfm.algorithms.sac_policy import SACPolicy
 from sb3_rfm.common.boltzmann import minimum_q
 from sb3_rfm.common.critics import Critic
-from sb3_rfm.common.policies import RFMPolicy
+from sb3_rfm.common.policies import FlowPolicy
 
 OBSERVATION, ACTION = spaces.Box(-1, 1, (17,), np.float32), spaces.Box(-1, 1, (6,), np.float32)
 BATCH_SIZE, N_PARTICLES = 256, 16
@@ -65,7 +65,7 @@ def main() -> None:
     schedule = float
     work: dict[str, Callable[[], Any]] = {}
     for name, kwargs in CRITICS.items():
-        critic = RFMPolicy(OBSERVATION, ACTION, schedule, **kwargs).critic
+        critic = FlowPolicy(OBSERVATION, ACTION, schedule, **kwargs).critic
         work[f"{name}: {N_PARTICLES} particles"] = partial(particles, critic, obs, actions)
         work[f"{name}: their gradients"] = partial(scores, critic, obs, actions)
         work[f"{name}: gradient"] = partial(gradient, critic, obs, actions)

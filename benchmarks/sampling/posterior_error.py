@@ -1,9 +1,9 @@
 """
 Error of the posterior mean, relative to the posterior's standard deviation, against exact answers.
 
-    .venv/bin/python benchmarks/posterior_error.py            # about five minutes on one core
+    .venv/bin/python benchmarks/sampling/posterior_error.py         # about five minutes on one core
 
-Every estimator of the library on the targets of ``posterior_problems.py`` at seven times t: sums
+Every estimator of the library on the targets of ``common_problems.py`` at seven times t: sums
 over 1, 6 and 17 coordinates, coupled pairs, and rotated normal laws. The estimators see one number
 for all coordinates. The bounded estimator works in the action box, with policy samples from the
 target ("good"), from the wrong place, narrow ("lost") or broad ("wrong"), or without any; the
@@ -25,12 +25,12 @@ from functools import partial
 from pathlib import Path
 
 import torch as th
-from posterior_problems import COUPLED, SEPARABLE, Problem, coupled, rotated, separable
+from common_problems import COUPLED, SEPARABLE, Problem, coupled, rotated, separable
 from torch import Tensor
 
 from sb3_rfm.sampling import make_estimator
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TIMES = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 PARTICLES = (8, 16, 32, 64, 128, 256)
 FLOOR = 1e-4  # errors below it count as it: a logarithm of zero has no mean
@@ -59,8 +59,10 @@ PAPER = (100, 100)
 AUTHORS = Contender("authors' release", "diagonal_centred", latent=True, n_particles=PAPER)
 BOUNDED = Contender("bounded, good policy samples", "bounded", "good")
 CONTENDERS = (
-    Contender("noise expectation (eta = 0)", "noise", latent=True, n_particles=PAPER),
-    Contender("gradient expectation (eta = 1)", "gradient", latent=True, n_particles=PAPER),
+    Contender("noise expectation (eta = 0)", "noise_expectation", latent=True, n_particles=PAPER),
+    Contender(
+        "gradient expectation (eta = 1)", "gradient_expectation", latent=True, n_particles=PAPER
+    ),
     Contender("paper, isotropic (eq. 21)", "isotropic", latent=True, n_particles=PAPER),
     Contender("paper, diagonal (eq. 20)", "diagonal", latent=True, n_particles=PAPER),
     AUTHORS,

@@ -1,7 +1,7 @@
 """
 Entropy of the actions that a few solver steps draw, by each rule for the log-volume of a step.
 
-    .venv/bin/python benchmarks/entropy_of_actions.py         # about a minute on one core
+    .venv/bin/python benchmarks/sampling/entropy_of_actions.py         # about a minute on one core
 
 One action in [-1, 1], the linear path, Euler steps, exact data prediction by quadrature; in the
 last target the prediction is .05 off and clamped at the wall, as an actor's is. Prints a table in
@@ -18,7 +18,7 @@ from scipy.stats import differential_entropy
 from torch import Tensor
 
 from sb3_rfm.sampling.divergences import Divergence, ExactDivergence, Hutchinson
-from sb3_rfm.sampling.flow_density import FlowLaw
+from sb3_rfm.sampling.flow_density import FlowDensity
 
 GRID = th.linspace(-1, 1, 501, dtype=th.float64)
 N_ACTIONS = 1000
@@ -75,8 +75,8 @@ def main() -> None:
             )
             values = [target.entropy()]
             for rule in RULES.values():
-                law = FlowLaw(steps=steps, t_range=(0.01, 1.0), solver="euler", divergence=rule)
-                actions, log_density = law.push_forward(target.velocity, noise)
+                law = FlowDensity(steps=steps, t_range=(0.01, 1.0), solver="euler", divergence=rule)
+                actions, log_density = law.sample_and_log_prob(target.velocity, noise)
                 values.append(-float(log_density.mean()))
             with np.errstate(divide="ignore"):  # points on top of each other have -inf
                 values.insert(1, float(differential_entropy(actions.flatten())))

@@ -1,7 +1,8 @@
 """
 How fast training is beside SAC, TD3, TQC and CrossQ, where an update's time goes, and its floor.
 
-    THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS=1 MUJOCO_GL=disable .venv/bin/python benchmarks/speed.py
+    export THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS=1 MUJOCO_GL=disable
+    .venv/bin/python benchmarks/speed/speed.py
 
 One thread, cheetah-run, batch 256, two hidden layers of 256 units for all, one update a step. Every
 round trains each algorithm for some steps in turn; a ratio is taken within a round, so that a
@@ -25,21 +26,21 @@ from unittest.mock import patch
 
 import numpy as np
 import torch as th
-from speed_floor import growth
-from speed_models import ALGORITHMS, SLOW, make, seconds
+from common_floor import growth
+from common_models import ALGORITHMS, SLOW, make, seconds
 
-from sb3_rfm.common import algorithm as algorithm_module
-from sb3_rfm.common.actor import RFMActor
-from sb3_rfm.common.learner import Learner
+from sb3_rfm.common import algorithm, losses
+from sb3_rfm.common.flow import VelocityField
 
-HERE = Path(__file__).parent
-RESULTS, PICTURE = HERE / "results" / "speed.csv", HERE.parent / "docs" / "images" / "speed.png"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "speed.csv"
+PICTURE = ROOT / "docs" / "images" / "speed.png"
 PARTS: dict[str, tuple[Any, str]] = {
-    "candidates": (RFMActor, "ends"),
-    "critic": (Learner, "update_critic"),
-    "particles": (Learner, "posterior"),
-    "actor": (Learner, "update_actor"),
-    "target networks": (algorithm_module, "move_towards"),
+    "candidates": (VelocityField, "integrate"),
+    "critic": (algorithm.FlowActorCritic, "_update_critic"),
+    "particles": (losses, "posterior_given"),
+    "actor": (algorithm.FlowActorCritic, "_update_actor"),
+    "target networks": (algorithm, "move_towards"),
 }
 
 
@@ -95,9 +96,8 @@ def parts(steps: int) -> list[dict[str, Any]]:
     """Milliseconds a step of each part of RFMFlow's training; the actor's without its particles."""
     model, spent = make("RFMFlow"), {}
     assert model.env is not None
-    for name, owner in (("replay", model.replay_buffer), ("environment", model.env)):
-        attribute = "sample" if name == "replay" else "step"
-        PARTS[name] = (type(owner), attribute)
+    PARTS["replay"] = (type(model.replay_buffer), "sample")
+    PARTS["environment"] = (type(model.env), "step_wait")  # what watches it calls that alone
     with clocks(spent):
         spent["all"] = seconds(lambda: model.learn(steps, reset_num_timesteps=False))
     spent["actor"] -= spent["particles"]
@@ -112,7 +112,7 @@ def latencies(repeats: int) -> list[dict[str, Any]]:
     models = {
         "SAC": make("SAC"),
         "RFMFlow": make("RFMFlow"),
-        "RFMFlow, 1 candidate": make("RFMFlow", n_eval_candidates=1),
+        "RFMFlow, 1 candidate": make("RFMFlow", candidates={"evaluate": 1}),
     }
     rows = []
     for batch in (1, 64):

@@ -1,7 +1,7 @@
 """
 How much of a known Boltzmann law's spread an actor learns and draws, by solver steps and particles.
 
-    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/learnt_law.py     # two minutes on one core
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/learning/learnt_law.py   # two minutes on one core
 
 One state, one action, Q(a) = -1.2 (a - .4)² + .3 a³ in the critics' place, temperature .1: a law of
 standard deviation .24. RFMFlow's actor is updated 700 times, its weights averaged over the last
@@ -16,30 +16,36 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
-from speed_models import SETTINGS
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor, nn
 
 from sb3_rfm import RFMFlow
-from sb3_rfm.common.actor import Field
+from sb3_rfm.common.flow import VelocityField
+from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Heun
 
 TEMPERATURE = 0.1
-FULL = SETTINGS["RFMFlow, full"]
+FULL = {
+    "estimator": {"name": "bounded", "n_times": 1, "n_particles": 16},
+    "flow": {"steps": 4},
+    "candidates": {"n": 4},
+}
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
-    "shift 4": {"time_shift": 4.0},
-    "one step, distilled": {"one_step_policy": True},
-    "one step, distilled from 8, shift 4": SETTINGS["RFMFlow, one step"],
-    "4 steps": {"sampling_steps": 4},
-    "4 steps, shift 4": {"sampling_steps": 4, "time_shift": 4.0},
+    "shift 4": {"flow": {"time_shift": 4.0}},
+    "one step, distilled": {"flow": {"one_step": True}},
+    "one step, distilled from 8, shift 4": {
+        "flow": {"one_step": True, "steps": 8, "time_shift": 4.0}
+    },
+    "4 steps": {"flow": {"steps": 4}},
+    "4 steps, shift 4": {"flow": {"steps": 4, "time_shift": 4.0}},
     "8 steps, shift 4, 32 particles, 4 candidates": {
-        "n_particles": 32,
-        "sampling_steps": 8,
-        "time_shift": 4.0,
-        "n_candidates": 4,
+        "estimator": {"n_particles": 32},
+        "flow": {"steps": 8, "time_shift": 4.0},
+        "candidates": {"n": 4},
     },
     "full": FULL,
-    "full, shift 4": {**FULL, "time_shift": 4.0},
+    "full, shift 4": merged(FULL, {"flow.time_shift": 4.0}),
 }
 
 
@@ -63,9 +69,9 @@ class OneAction(gym.Env[np.ndarray, np.ndarray]):
 
 
 @th.no_grad()
-def spread(model: RFMFlow, field: Field) -> tuple[float, float]:
-    """Mean and standard deviation of the actions that a field draws."""
-    actions = field.flow.support.to_action(model.actor.candidates(field, 20_000))
+def spread(model: RFMFlow, velocity: VelocityField) -> tuple[float, float]:
+    """Mean and standard deviation of the actions that a velocity field draws."""
+    actions = velocity.flow.support.to_action(model.actor.sample(velocity, 20_000))
     return float(actions.mean()), float(actions.std())
 
 
@@ -80,8 +86,10 @@ def measure(changes: dict[str, Any]) -> tuple[float, float, float]:
     for critic in (model.critic, model.critic_target):
         critic.use([KnownQ(), KnownQ()])
     average = copy.deepcopy(model.actor.network)
+    zeros = th.zeros(64, 1)
+    data = ReplayBufferSamples(zeros, zeros, zeros, zeros, zeros)
     for update in range(700):
-        model.learner.update_actor(th.zeros(64, 1), th.zeros(64, 1))
+        model._update_actor(data)
         if update >= 500:
             pairs = zip(average.parameters(), model.actor.network.parameters(), strict=True)
             for mean, parameter in pairs:
@@ -91,10 +99,11 @@ def measure(changes: dict[str, Any]) -> tuple[float, float, float]:
     law = th.softmax(q_values(grid) / TEMPERATURE, 0)
     exact = float((law * grid).sum())
     deviation = float((law * (grid - exact).square()).sum().sqrt())
-    obs = th.zeros(1, 1)
-    flow, fine = model.actor.field(obs), {"solver": Heun(), "sampling_steps": 64, "time_shift": 1.0}
-    mean, learnt = spread(model, replace(flow, flow=replace(flow.flow, **fine)))
-    _, drawn = spread(model, model.actor.drawing_field(obs))
+    features = model.actor.features(th.zeros(1, 1))
+    velocity = model.actor.velocity(features)
+    fine = replace(velocity.flow, solver=Heun(), steps=64, time_shift=1.0)
+    mean, learnt = spread(model, replace(velocity, flow=fine))
+    _, drawn = spread(model, model.actor.acting_velocity(features))
     return (mean - exact) / deviation, learnt / deviation, drawn / deviation
 
 

@@ -1,7 +1,7 @@
 """
 What fewer solver steps cost a trained policy.
 
-    .venv/bin/python benchmarks/solver_steps.py RUN_FOLDER ...     # about two minutes for each
+    .venv/bin/python benchmarks/learning/solver_steps.py RUN_FOLDER ...   # about two minutes each
 
 Each folder is that of a finished ``sb3-rfm run`` of an algorithm of ours. At states that its policy
 visits, the flow carries the same noises to actions by each solver: beside 64 steps of Heun's method
@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from trained_runs import command_line, final_model, returns_of_best, visited
+from common_runs import command_line, final_model, returns_of_best, visited
 
-from sb3_rfm.common.actor import Field
+from sb3_rfm.common.flow import Flow
+from sb3_rfm.common.networks import FlowNetwork
 from sb3_rfm.sampling.solvers import Euler, Heun
 
 N_STATES, N_NOISES = 256, 64
@@ -58,33 +59,33 @@ def rows(folder: Path, n_episodes: int) -> Iterator[str]:
     """The table's rows of one folder."""
     model, settings = final_model(folder, env_seed=0)
     actor = model.actor
+    trained, one_step_network = actor.flow, actor.one_step_network
     th.manual_seed(0)
     obs = visited(model, N_STATES, every=4)
     with th.no_grad():
-        field = actor.field(obs)
-        starts = actor.starts(field, N_NOISES)
-        drawing = actor.drawing_field(obs)
-    trained = actor.flow
-    shown = replace(trained, one_step=False)
+        features = actor.features(obs)
+        noise = actor.sample_noise(actor.velocity(features), N_NOISES)
 
-    def carried(flow: Any, like: Field) -> th.Tensor:
+    def drawn(flow: Flow, network: FlowNetwork | None) -> th.Tensor:
+        actor.flow, actor.one_step_network = flow, network
         with th.no_grad():
-            ends = actor.ends(replace(like, flow=flow), starts, flow.solver.deterministic())
-        return trained.support.to_action(ends)
+            velocity = actor.acting_velocity(features)
+            x_1 = velocity.integrate(noise, velocity.flow.solver.deterministic())
+        return flow.support.to_action(x_1)
 
-    reference = carried(replace(shown, solver=Heun(), sampling_steps=64), field)
-    ways = [
-        (f"{name}, {steps}", replace(shown, solver=solver, sampling_steps=steps), field)
+    reference = drawn(replace(trained, solver=Heun(), steps=64), None)
+    ways: list[tuple[str, Flow, FlowNetwork | None]] = [
+        (f"{name}, {steps}", replace(trained, solver=solver, steps=steps), None)
         for name, solver, steps in WAYS
     ]
-    if trained.one_step:
-        ways.append(("one-step network", trained, drawing))
-    for name, flow, of in ways:
-        actions = carried(flow.in_one_step() if flow.one_step else flow, of)
-        actor.flow = flow
+    if one_step_network is not None:
+        ways.append(("one-step network", trained, one_step_network))
+    for name, flow, network in ways:
+        actions = drawn(flow, network)
+        as_trained = flow == trained and network is one_step_network
         columns = [
             f"{folder.parent.name}, seed {settings['seed']}",
-            f"{name} (as trained)" if flow == trained else name,
+            f"{name} (as trained)" if as_trained else name,
             f"{(actions - reference).square().mean().sqrt():.3f}",
             f"{actions.var(0).mean().sqrt():.3f}",
             returns(model, 1, n_episodes),

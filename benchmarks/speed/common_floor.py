@@ -4,15 +4,15 @@ from functools import partial
 from typing import Any
 
 import torch as th
-from speed_models import make, seconds
+from common_models import make, seconds
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 GROWTH: dict[str, tuple[Any, ...]] = {
-    "n_particles": (8, 16, 32, 64),
-    "n_candidates": (2, 4, 8, 16),
+    "estimator.n_particles": (8, 16, 32, 64),
+    "candidates.n": (2, 4, 8, 16),
     "action_dim": (2, 4, 8, 16),
-    "sampling_steps": (2, 4, 8, 16),
+    "flow.steps": (2, 4, 8, 16),
     "batch_size": (64, 128, 256, 512),
     "width": (128, 256, 512),
 }
@@ -33,20 +33,20 @@ def memory_rate() -> float:
 
 def least_bytes(model: Any) -> float:
     """
-    What ``policy_delay`` updates (one of the actor) have to move of their parameters alone: weights
-    forward and backward, gradients written and read, and Adam's three arrays in and out; the
-    targets' average.
+    What ``actor_update.every`` updates (one of the actor) have to move of their parameters alone:
+    weights forward and backward, gradients written and read, and Adam's three arrays in and out;
+    the targets' average.
     """
     critic = sum(p.nbytes for p in model.critic.parameters())
     actor = sum(p.nbytes for p in model.actor.flow_parameters())
-    return model.choices.policy_delay * (10 + 3) * critic + 10 * actor
+    return model.settings.actor_update.every * (10 + 3) * critic + 10 * actor
 
 
 def growth(updates: int) -> list[dict[str, Any]]:
     """
-    Milliseconds of ``policy_delay`` updates (one of the actor) beside the floor: their operations
-    at the rate of matrix products in float32 ("low") or their bytes at the rate of memory ("high"),
-    whichever is longer; and how many times as fast as the floor the time grows.
+    Milliseconds of ``actor_update.every`` updates (one of the actor) beside the floor: their
+    operations at the rate of matrix products in float32 ("low") or their bytes at the rate of
+    memory ("high"), whichever is longer; and how many times as fast as the floor the time grows.
     """
     operations, bytes_ = matrix_rate(), memory_rate()
     rows = []
@@ -54,7 +54,7 @@ def growth(updates: int) -> list[dict[str, Any]]:
         times, floors = [], []
         for value in values:
             model: Any = make("RFMFlow", **{argument: value})
-            work = partial(model.train, model.choices.policy_delay, model.batch_size)
+            work = partial(model.train, model.settings.actor_update.every, model.batch_size)
             with FlopCounterMode(display=False) as counter:
                 work()
             times.append(min(seconds(work) for _ in range(updates)))

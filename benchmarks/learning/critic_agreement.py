@@ -1,7 +1,7 @@
 """
 How far two critics agree on which actions are better, and what the policy makes of it.
 
-    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/critic_agreement.py RUN_FOLDER ...
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/learning/critic_agreement.py RUN_FOLDER ...
 
 At the newest checkpoint of each run, over states of its last 10,000 steps: the correlation of the
 first two critics' values over uniform actions of a state; the gain of the policy's actions over
@@ -13,10 +13,10 @@ the spread of the candidates' values that it stands against.
 from typing import Any
 
 import torch as th
-from trained_runs import checkpoint_model, command_line
+from common_runs import checkpoint_model, command_line
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q, q_values
-from sb3_rfm.common.selection import take
+from sb3_rfm.common.selection import gather_selected
 
 N_STATES, N_UNIFORM, N_CANDIDATES = 256, 512, 32
 RECENT = 10_000  # steps whose states are looked at
@@ -35,10 +35,10 @@ def measure(model: Any) -> dict[str, float]:
         one, two = (q - q.mean(0) for q in q_values(critic, features, uniform)[:2])
         correlation = (one * two).mean(0) / (one.square().mean(0) * two.square().mean(0)).sqrt()
         base = minimum_q(critic, features, uniform).mean(0)
-        points = actor.candidates(actor.drawing_field(obs), N_CANDIDATES)
+        points = actor.sample(actor.acting_velocity(actor.features(obs)), N_CANDIDATES)
         actions = actor.flow.support.to_action(points)
         q = minimum_q(critic, features, actions)
-        action = take(actions, q.argmax(0)).unsqueeze(0)
+        action = gather_selected(actions, q.argmax(0)).unsqueeze(0)
     for _ in range(ASCENT_STEPS):
         _, gradient = critic.value_and_action_gradient(features, action)
         largest = gradient.abs().amax(-1, keepdim=True).clamp_min(1e-12)

@@ -1,7 +1,8 @@
 """
 What a trained critic says of actions, against the returns that the simulator gives.
 
-    OMP_NUM_THREADS=1 MUJOCO_GL=disable .venv/bin/python benchmarks/critic_truth.py RUN_FOLDER ...
+    export OMP_NUM_THREADS=1 MUJOCO_GL=disable
+    .venv/bin/python benchmarks/learning/critic_truth.py RUN_FOLDER ...
 
 At the newest checkpoint of each run on DeepMind Control: at states that the exploring policy
 visits, other actions take one step, then the policy's own (without noise) go on for 200, the
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from trained_runs import checkpoint_model, command_line
+from common_runs import checkpoint_model, command_line
 
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.envs import make_dmc
@@ -61,7 +62,8 @@ class Simulator:
 def mode(actor: Any, obs: np.ndarray) -> np.ndarray:
     """Where the flow carries the origin of its noise, (B, D)."""
     with th.no_grad():
-        points = actor.candidates(actor.drawing_field(th.as_tensor(obs)), 1, deterministic=True)
+        velocity = actor.acting_velocity(actor.features(th.as_tensor(obs)))
+        points = actor.sample(velocity, 1, deterministic=True)
         return actor.flow.support.to_action(points)[0].clamp(-1, 1).numpy()
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The learning results of docs/results.md: trains what has no result yet, gathers CSV files and draws the picture.
 # A run whose CSV is in benchmarks/results is skipped, a stopped one resumed: it can be stopped and started at will.
-#   benchmarks/learning_curves.sh [FOLDER]        about five hours on one core; `make test` sets up the environment
+#   benchmarks/learning/learning_curves.sh [FOLDER]        about five hours on one core; `make test` sets up the environment
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 runs=${1:-runs/results}
 run=.venv/bin/sb3-rfm
 export OMP_NUM_THREADS=1 MUJOCO_GL=disable

@@ -12,6 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 import sb3_rfm
 from sb3_rfm import AUTHORS
+from sb3_rfm.experiments.hyperparams import merged
 
 WARM_UP = 300  # steps before anything is timed: a batch has to be full
 ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {
@@ -31,14 +32,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "SAC, same critic": {  # as RFMFlow's, and what it reads
         "policy_kwargs": {"critic_kwargs": {"layer_norm": True}, "normalize_observations": True}
     },
-    "RFMFlow, delay 3": {"policy_delay": 3},
-    "RFMFlow, one step": {"one_step_policy": True, "sampling_steps": 8, "time_shift": 4.0},
+    "RFMFlow, delay 3": {"actor_update": {"every": 3}},
+    "RFMFlow, one step": {"flow": {"one_step": True, "steps": 8, "time_shift": 4.0}},
     "RFMFlow, full": {  # the defaults before they were chosen by return a minute
-        "estimator": "bounded",
-        "n_times": 1,
-        "n_particles": 16,
-        "sampling_steps": 4,
-        "n_candidates": 4,
+        "estimator": {"name": "bounded", "n_times": 1, "n_particles": 16},
+        "flow": {"steps": 4},
+        "candidates": {"n": 4},
     },
     "RFMFlow, authors' settings": AUTHORS,
 }
@@ -65,7 +64,8 @@ class Blank(gym.Env[np.ndarray, np.ndarray]):
 def make(name: str, **changes: Any) -> OffPolicyAlgorithm:
     """
     A model whose buffer holds a batch; ``width`` is that of both layers of all networks,
-    ``action_dim`` that of a blank environment in cheetah's place.
+    ``action_dim`` that of a blank environment in cheetah's place. The other changes are groups, or
+    settings by paths such as ``flow.steps``.
     """
     width, action_dim = changes.pop("width", 256), changes.pop("action_dim", None)
     own = SETTINGS.get(name, {})
@@ -77,10 +77,10 @@ def make(name: str, **changes: Any) -> OffPolicyAlgorithm:
         "seed": 0,
         "device": "cpu",
         "policy_kwargs": {"net_arch": [width, width], **own.get("policy_kwargs", {})},
-        **changes,
     }
     env = sb3_rfm.make_dmc("cheetah-run", seed=0) if action_dim is None else Blank(action_dim)
-    return ({**ALGORITHMS, **SLOW}[name])("MlpPolicy", env, **settings).learn(WARM_UP)
+    algorithm = {**ALGORITHMS, **SLOW}[name]
+    return algorithm("MlpPolicy", env, **merged(settings, changes)).learn(WARM_UP)
 
 
 def seconds(work: Callable[[], Any]) -> float:

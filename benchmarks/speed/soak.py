@@ -1,7 +1,7 @@
 """
 Endurance: a training run of many short episodes, with everything on, watched for leaks.
 
-    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/soak.py     # a trial: --steps 20000
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/speed/soak.py     # a trial: --steps 20000
 
 A replay buffer of 50,000 transitions is written over many times, episodes have 50 steps, each is
 logged to TensorBoard, every 5,000 steps the policy is evaluated and everything checkpointed. At
@@ -28,7 +28,7 @@ from stable_baselines3.common.monitor import Monitor
 
 from sb3_rfm import CheckpointEverything, RFMFlow
 
-RESULTS = Path(__file__).parent / "results" / "soak.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "soak.csv"
 COLUMNS = ("steps", "episodes", "resident_mb", "open_files", "steps_per_second")
 POINTS = 20
 
@@ -86,8 +86,8 @@ def main() -> None:
             buffer_size=50_000,
             train_freq=8,
             batch_size=64,
-            n_particles=8,
-            sampling_steps=2,
+            estimator={"n_particles": 8},
+            flow={"steps": 2},
             policy_kwargs={"net_arch": [32, 32]},
             tensorboard_log=folder,
             seed=0,

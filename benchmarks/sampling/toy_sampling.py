@@ -1,16 +1,16 @@
 """
 Training-free and trained samplers of three unnormalised densities, against reference samples.
 
-    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/toy_sampling.py  # six minutes, one core
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/sampling/toy_sampling.py  # six minutes, one core
     ... --targets moons gmm40 dw4 --samplers bounded trained --draws 5
 
-The targets of ``toy_targets.py``, each in the box ``[-half, half]^D`` that is [-1, 1]^D to the
-samplers (half = 4, 50 and 5). Training-free: ``sample`` with the paper's estimators, with the
+The targets of ``common_toy_targets.py``, each in the box ``[-half, half]^D`` that is [-1, 1]^D to
+the samplers (half = 4, 50 and 5). Training-free: ``sample`` with the paper's estimators, with the
 library's bounded one (its bounds are that box), with as many evaluations, and with sequential
-Monte Carlo, with more. Trained: the network of ``toy_trained.py``, which sees the density alone,
-trained once; "+ finish" leaves the last of the path, noise below .1, to the estimator. The path is
-variance exploding; in the plane the samplers from the prior start from the smaller noise, which
-suits them better. All in float32.
+Monte Carlo, with more. Trained: the network of ``common_toy_network.py``, which sees the density
+alone, trained once; "+ finish" leaves the last of the path, noise below .1, to the estimator. The
+path is variance exploding; in the plane the samplers from the prior start from the smaller noise,
+which suits them better. All in float32.
 
 For 1000 samples against 1000 reference samples, five times, both drawn anew: W2 (the root of the
 mean squared distance under the best assignment) and energy W2 (the same in one dimension, for the
@@ -29,15 +29,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch as th
+from common_toy_network import Denoiser, Recipe, draw, train
+from common_toy_targets import TARGETS, Target
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from toy_targets import TARGETS, Target
-from toy_trained import Denoiser, Recipe, draw, train
 
 from sb3_rfm.sampling import SMC, PosteriorField, Refinement, VEGeometric, sample
 from sb3_rfm.sampling.solvers import SOLVERS, Solver
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 N_SAMPLES = 1000
 BATCH = 250  # samples carried together: more do not fit the cache
 TRUTH, TRAINED, FINISHED = "truth", "trained", "trained + finish"
@@ -62,21 +62,23 @@ class TrainingFree:
 
 NEAR = VEGeometric(2e-3, 1.0)
 PLANE = {
-    "noise": TrainingFree("noise", 50, solver="ancestral", interpolant=NEAR),
+    "noise": TrainingFree("noise_expectation", 50, solver="ancestral", interpolant=NEAR),
     "diagonal_centred": TrainingFree("diagonal_centred", 50, interpolant=NEAR),
     "bounded": TrainingFree("bounded", 48),  # and two gradients
     "noise + smc": TrainingFree(
-        "noise", 8, solver="ancestral", refinement=SMC(5, 2), interpolant=NEAR
+        "noise_expectation", 8, solver="ancestral", refinement=SMC(5, 2), interpolant=NEAR
     ),
 }
 CONTENDERS = {
     "moons": PLANE,
     "gmm40": PLANE,
     "dw4": {
-        "noise": TrainingFree("noise", 100, solver="ancestral"),
+        "noise": TrainingFree("noise_expectation", 100, solver="ancestral"),
         "diagonal_centred": TrainingFree("diagonal_centred", 100, solver="ancestral"),
         "bounded": TrainingFree("bounded", 98, solver="ancestral"),
-        "noise + smc": TrainingFree("noise", 24, solver="ancestral", refinement=SMC(10, 4)),
+        "noise + smc": TrainingFree(
+            "noise_expectation", 24, solver="ancestral", refinement=SMC(10, 4)
+        ),
     },
 }
 SAMPLERS = (*CONTENDERS["dw4"], TRAINED, FINISHED)
@@ -101,7 +103,9 @@ FINISH_FROM = 0.1
 FINISHES = {
     "moons": TrainingFree("bounded", 14, steps=15),
     "gmm40": TrainingFree("bounded", 14, steps=15),
-    "dw4": TrainingFree("noise", 16, steps=20, solver="ancestral", refinement=SMC(10, 4)),
+    "dw4": TrainingFree(
+        "noise_expectation", 16, steps=20, solver="ancestral", refinement=SMC(10, 4)
+    ),
 }
 PICTURED = {"moons": "bounded", "gmm40": "bounded", "dw4": "noise + smc"}
 # iDEM (Akhound-Sadegh et al. 2024), its own floor beside it: W2, energy W2
