@@ -20,7 +20,6 @@ from updates import draw, update_actor
 
 from sb3_rfm import RFMDiffusion, RFMFlow
 from sb3_rfm.common import networks
-from sb3_rfm.common.actor import fixed_noise
 from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.boltzmann import CriticLogDensity, critic_features, minimum_q
 from sb3_rfm.common.critic_gradients import FEWEST_SORTED, N_SIZES
@@ -29,6 +28,7 @@ from sb3_rfm.common.groups import ENTROPY_FLOOR
 from sb3_rfm.common.hidden_layers import Trace
 from sb3_rfm.common.losses import next_value
 from sb3_rfm.common.networks import FlowNetwork, TimeEmbedding
+from sb3_rfm.common.noise import fixed_noise
 from sb3_rfm.common.optimization import gradient_step
 from sb3_rfm.common.selection import gather_selected, select_by_softmax
 from sb3_rfm.common.temperature import (

@@ -76,6 +76,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENV = "Pendulum-v1"
 TINY = {"learning_starts": 20, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}}
 TINY_TEXT = ["learning_starts:20", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
+ONE_RUN = ["--envs", ENV, "--seeds", "0", "--steps", "9"]
 GIVEN = {"algos": ["sac"], "envs": [ENV], "seeds": [0], "steps": 40, "eval_episodes": 1}
 
 
@@ -924,22 +925,9 @@ def test_a_script_trains_another_policy_by_one_word(word, tmp_path, monkeypatch,
     [
         ([], "--algos, --envs, --seeds, --steps required, for example --algos rfm_flow sac"),
         (["--config", "nothing.yml"], "--config: there is no file nothing.yml"),
-        (["--algos", "ppo", "--envs", ENV, "--seeds", "0", "--steps", "9"], "got 'ppo'"),
+        ([*ONE_RUN, "--algos", "ppo"], "got 'ppo'"),
         (
-            [
-                *[
-                    "--algos",
-                    "qne",
-                    "--seeds",
-                    "0",
-                    "--steps",
-                    "9",
-                    "--hyperparams",
-                    "sampling_steps:4",
-                    "--envs",
-                ],
-                ENV,
-            ],
+            [*ONE_RUN, "--algos", "qne", "--hyperparams", "sampling_steps:4"],
             "QNE has no hyperparameter 'sampling_steps': it is flow.steps now",
         ),
         (["--jobs", "0"], "jobs must be an integer of at least 1, got 0"),

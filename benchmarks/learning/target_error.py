@@ -31,7 +31,8 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
 from sb3_rfm.common.boltzmann import CriticLogDensity, critic_features
-from sb3_rfm.common.losses import Method, actor_batch, posterior_given
+from sb3_rfm.common.losses import actor_batch, posterior_given
+from sb3_rfm.common.method import Method
 from sb3_rfm.common.selection import gather_selected, select_by_softmax
 from sb3_rfm.common.targets import stratified_times
 from sb3_rfm.sampling import Box, TanhLatent, make_estimator

@@ -8,9 +8,9 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac import policies
 from torch import Tensor
 
-from sb3_rfm.common.actor import fixed_noise
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.critics import PLAIN, Critic, CriticOptions
+from sb3_rfm.common.noise import fixed_noise
 from sb3_rfm.common.observations import (
     NormalizedInputs,
     ObservationNormalizer,

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
@@ -14,12 +12,13 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
+from sb3_rfm.common.action_space import check_action_space
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critics import Critic
 from sb3_rfm.common.flow import VelocityField
 from sb3_rfm.common.networks import FlowNetwork
-from sb3_rfm.common.noise import PinkNoise
+from sb3_rfm.common.noise import PinkNoise, fixed_noise
 from sb3_rfm.common.observations import NormalizedInputs, ObservationNormalizer
 from sb3_rfm.common.selection import (
     SELECTIONS,
@@ -31,58 +30,6 @@ from sb3_rfm.common.selection import (
 from sb3_rfm.common.temperature import Temperature, parse_temperature
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.flow_density import FlowDensity
-from sb3_rfm.sampling.numerics.sobol import sobol_points
-
-FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
-
-
-@lru_cache(maxsize=16)
-def fixed_noise(n_samples: int, dim: int, device: th.device) -> Tensor:
-    """
-    A fixed set of standard normal points that fills space evenly: the origin, then scrambled Sobol
-    points.
-
-    :param n_samples: number of points
-    :param dim: dimension
-    :param device: device of the result
-    :return: (n_samples, 1, dim)
-    """
-    points = th.special.ndtri(sobol_points(n_samples, dim, device).clamp(1e-6, 1 - 1e-6))
-    points[0] = 0.0
-    return points.float().unsqueeze(1)
-
-
-def check_action_space(space: spaces.Box) -> None:
-    """
-    Refuse a Box in which Stable-Baselines3's scaling of actions to [-1, 1] and back does not work:
-    it computes the width in the Box's own type, and stores scaled actions in it.
-
-    :param space: a Box with finite bounds (SB3 has checked that)
-    :raises ValueError: the Box is of integers, is empty, or has a width that is not positive, or
-        not finite in its type
-    """
-    if space.dtype not in FLOATS:
-        raise ValueError(
-            "action_space must be a Box of float32, float64 or float16, as actions are stored "
-            f"scaled to [-1, 1]; got {space.dtype}. A wrapper can take floats and round them"
-        )
-    if not space.low.size:
-        raise ValueError(f"action_space must have a coordinate; got shape {space.shape}")
-    flat = np.flatnonzero(~(space.low < space.high).reshape(-1))
-    if len(flat):
-        low, high = space.low.reshape(-1)[flat[0]], space.high.reshape(-1)[flat[0]]
-        raise ValueError(
-            "action_space must have low < high in every coordinate; "
-            f"got low {low}, high {high} at index {flat[0]}"
-        )
-    with np.errstate(over="ignore"):
-        wide = np.flatnonzero(~np.isfinite(space.high - space.low).reshape(-1))
-    if len(wide):
-        low, high = space.low.reshape(-1)[wide[0]], space.high.reshape(-1)[wide[0]]
-        raise ValueError(
-            f"action_space must have a width high - low that is finite in {space.dtype}; "
-            f"got low {low}, high {high} at index {wide[0]}"
-        )
 
 
 class FlowActor(NormalizedInputs, BasePolicy):

@@ -54,7 +54,6 @@ from sb3_rfm.common.earlier import policy_of_before, settings_of_before
 from sb3_rfm.common.flat_names import refuse_flat_names
 from sb3_rfm.common.loading import Loading
 from sb3_rfm.common.losses import (
-    Method,
     actor_batch,
     actor_loss,
     critic_loss,
@@ -62,6 +61,7 @@ from sb3_rfm.common.losses import (
     distillation_loss,
     temperature_loss,
 )
+from sb3_rfm.common.method import Method
 from sb3_rfm.common.networks import has_fast_bfloat16
 from sb3_rfm.common.noise import NOISE_COLORS, PinkNoise
 from sb3_rfm.common.optimization import gradient_step, move_towards, set_learning_rate

@@ -1,7 +1,13 @@
-"""Noise of exploring actions: added to them, or that from which the flow draws them."""
+"""Noise of exploring actions, added to them or what the flow draws them from; and fixed noise."""
+
+from functools import lru_cache
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.noise import NormalActionNoise
+from torch import Tensor
+
+from sb3_rfm.sampling.numerics.sobol import sobol_points
 
 
 class NormalNoise(NormalActionNoise):
@@ -51,3 +57,19 @@ class PinkNoise:
 
 NOISE_COLORS: dict[str, type[PinkNoise] | None] = {"white": None, "pink": PinkNoise}
 """What a flow starts from while exploring: independent normal noise, or pink."""
+
+
+@lru_cache(maxsize=16)
+def fixed_noise(n_samples: int, dim: int, device: th.device) -> Tensor:
+    """
+    A fixed set of standard normal points that fills space evenly: the origin, then scrambled Sobol
+    points.
+
+    :param n_samples: number of points
+    :param dim: dimension
+    :param device: device of the result
+    :return: (n_samples, 1, dim)
+    """
+    points = th.special.ndtri(sobol_points(n_samples, dim, device).clamp(1e-6, 1 - 1e-6))
+    points[0] = 0.0
+    return points.float().unsqueeze(1)
