@@ -29,7 +29,7 @@ from sb3_rfm.checkpoints.manifest import (
 )
 from sb3_rfm.sampling.registry import require_int
 from sb3_rfm.utils.episodes import close_episode
-from sb3_rfm.utils.files import aside, naming, remove_folder, rename, sync_folder
+from sb3_rfm.utils.files import naming, remove_folder, rename, sync_folder, temporary
 from sb3_rfm.utils.locks import Locked
 from sb3_rfm.utils.versions import versions
 
@@ -157,7 +157,7 @@ def save_checkpoint(
             if is_whole(target):
                 return target
             remove_folder(target)
-        unfinished = aside(target)
+        unfinished = temporary(target)
         try:
             unfinished.mkdir()
             _write(model, unfinished, notes or {})

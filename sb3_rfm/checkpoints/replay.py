@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 
-def lengthen(buffer: Any, size: int) -> None:
+def grow(buffer: Any, size: int) -> None:
     """
     Make room in a replay buffer of Stable-Baselines3 and keep what is in it, oldest first, as if it
     had had the room from the start.

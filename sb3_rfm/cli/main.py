@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
 
     parser = run_parser()
     options = vars(parser.parse_args(arguments))
-    machine = experiment.Machine(
+    resources = experiment.Resources(
         options.pop("device"), options.pop("threads"), not options.pop("no_progress")
     )
     given = {name: value for name, value in options.items() if value is not None}
@@ -78,14 +78,14 @@ def run(arguments: list[str]) -> int:
         if given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             parser.error(f"--resume takes all settings from the folder's config.yml: drop {names}")
-        return experiment.resume(folder, machine, steps)[1]
+        return experiment.resume(folder, resources, steps)[1]
     if "env" not in given:
         parser.error("--env is required, for example --env dm_control/cartpole-swingup-v0")
     parent = given.pop("folder", Path("runs"))
     given["hyperparams"] = parse_overrides(given.get("hyperparams", []))
     settings = RunSettings(**{"algo": "rfm_flow"} | given)
     command = command_line(["sb3-rfm", "run", *arguments])
-    return experiment.start(settings, parent, machine, command)[1]
+    return experiment.start(settings, parent, resources, command)[1]
 
 
 def plot(arguments: list[str]) -> int:
@@ -122,13 +122,13 @@ def compare(arguments: list[str]) -> int:
     options = vars(compare_parser().parse_args(arguments))
     # before numpy is imported, and for the workers: each run has one core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from sb3_rfm.experiments.comparison.command import compare as carry_out
+    from sb3_rfm.experiments.comparison.command import compare as run_comparison
     from sb3_rfm.experiments.comparison.definition_file import read_request
     from sb3_rfm.experiments.comparison.request import combined
     from sb3_rfm.experiments.hyperparams import parse_overrides
-    from sb3_rfm.experiments.run import Machine
+    from sb3_rfm.experiments.run import Resources
 
-    machine = Machine(options.pop("device"), progress=False)
+    resources = Resources(options.pop("device"), progress=False)
     retries, jobs, ray = (options.pop(name) for name in ("retries", "jobs", "ray"))
     given = {name: value for name, value in options.items() if value is not None}
     file = read_request(given.pop("config")) if "config" in given else {}
@@ -137,7 +137,7 @@ def compare(arguments: list[str]) -> int:
     request = combined(file, given)
     folder = Path(request.get("folder") or "runs/comparison")
     command = command_line(["sb3-rfm", "compare", *arguments])
-    return carry_out(request, folder, _executor(jobs, ray), machine, retries, command)
+    return run_comparison(request, folder, _executor(jobs, ray), resources, retries, command)
 
 
 def _executor(jobs: int | None, ray: str | None) -> "Callable[[int], Executor]":
@@ -219,9 +219,9 @@ def _play(command: str, arguments: list[str]) -> int:
     """
     options = vars(play_parser(command).parse_args(arguments))
     from sb3_rfm.experiments import play
-    from sb3_rfm.experiments.run import Machine
+    from sb3_rfm.experiments.run import Resources
 
-    Machine(options["device"], options.pop("num_threads")).use()
+    Resources(options["device"], options.pop("num_threads")).use()
     options["deterministic"] = not options.pop("stochastic")
     if command == "record":
         output = play.record(output=options.pop("output_folder"), **options)

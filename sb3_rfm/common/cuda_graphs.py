@@ -1,7 +1,8 @@
 """
 Updates captured once as CUDA graphs and replayed: one launch in the place of some thousand.
 
-An update can be captured because it asks for no value of a tensor (``tests/test_devices.py``).
+An update can be captured because it asks for no value of a tensor
+(``tests/common/test_devices.py``).
 """
 
 from collections.abc import Callable

@@ -3,21 +3,17 @@ constructor's arguments that come of them.
 """
 
 import ast
-import importlib
 import inspect
 import re
-from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
-from sb3_rfm.utils.names import near
+from sb3_rfm.utils.names import import_name, near
 
 if TYPE_CHECKING:
-    import gymnasium as gym
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 # name on the command line: where its class is. Classes are imported when they are asked for.
@@ -50,17 +46,6 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 """A number that YAML 1.1 takes for a string: ``3e-4``, ``1e6``, or one in quotes."""
 
 
-def _import_name(name: str) -> Any:
-    """
-    What a dotted or coloned name means.
-
-    :param name: ``sb3_rfm.envs.FlatFloat32`` or ``sb3_rfm:RFMFlow``
-    :return: the object
-    """
-    module, _, attribute = name.replace(":", ".").rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
-
-
 def algorithm_class(name: str) -> "type[OffPolicyAlgorithm]":
     """
     The class of an algorithm.
@@ -71,7 +56,7 @@ def algorithm_class(name: str) -> "type[OffPolicyAlgorithm]":
     """
     if name not in ALGORITHMS:
         raise ValueError(f"algo must be one of {', '.join(ALGORITHMS)}, got {name!r}.")
-    return _import_name(ALGORITHMS[name])
+    return import_name(ALGORITHMS[name])
 
 
 def hyperparams_file(algo: str) -> Path | None:
@@ -172,29 +157,6 @@ def _as_dict(name: str, value: Any) -> dict[str, Any]:
     return {first: value}
 
 
-def wrapper_class(
-    choice: str | list[Any] | dict[str, Any] | None,
-) -> "Callable[[gym.Env], gym.Env] | None":
-    """
-    The wrappers that ``env_wrapper`` names, innermost first.
-
-    :param choice: ``module.Class``, ``{module.Class: {argument: value}}``, a list of these, or None
-    :return: a function that wraps an environment, or None
-    """
-    if choice is None:
-        return None
-    choices = choice if isinstance(choice, list) else [choice]
-
-    def wrap(env: "gym.Env") -> "gym.Env":
-        for item in choices:
-            named = item if isinstance(item, dict) else {item: {}}
-            for name, arguments in named.items():
-                env = _wrapper(str(name), arguments or {})(env)
-        return env
-
-    return wrap
-
-
 def _numbers(value: Any) -> Any:
     """
     Numbers that were read as strings, made numbers, however deep they lie.
@@ -274,40 +236,6 @@ def with_schedules(hyperparams: dict[str, Any], group: str = "") -> dict[str, An
                 raise ValueError(f"{group}{name} must be a number or lin_<number>, got {rate!r}.")
             values[name] = LinearSchedule(float(number), 0.0, 1.0)
     return values
-
-
-def _wrapper(name: str, arguments: dict[str, Any]) -> "Callable[[gym.Env], gym.Env]":
-    """
-    One wrapper with its arguments.
-
-    :param name: ``module.Class``
-    :param arguments: of the class, by name, besides the environment
-    :return: a function that wraps an environment
-    :raises ValueError: when there is no such class, or it has no such argument
-    """
-    module = name.replace(":", ".").rpartition(".")[0]
-    try:
-        kind = _import_name(name)
-        inspect.signature(kind).bind(None, **arguments)
-    except (ModuleNotFoundError, AttributeError, TypeError, ValueError) as error:
-        if isinstance(error, ModuleNotFoundError) and not _is_within(error.name, module):
-            raise  # a fault of that module's
-        raise ValueError(
-            f"env_wrapper must be module.Class, or {{module.Class: {{argument: value}}}}; got "
-            f"{name!r} with {arguments!r}: {error}"
-        ) from error
-    return partial(kind, **arguments)
-
-
-def _is_within(name: str | None, module: str) -> bool:
-    """
-    Whether a module that is missing is the one that was asked for, or a package around it.
-
-    :param name: of the one that is missing
-    :param module: that was asked for
-    :return: True if so
-    """
-    return not module or f"{module}.".startswith(f"{name}.")
 
 
 def constructor_arguments(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sb3_rfm.checkpoints.replay import lengthen
+from sb3_rfm.checkpoints.replay import grow
 from sb3_rfm.experiments.folder import RunFolder
 from sb3_rfm.experiments.hyperparams import algorithm_class
 from sb3_rfm.experiments.settings import RunSettings, buffer_length, make_env, make_model
@@ -26,7 +26,7 @@ UNWRITTEN = 1  # exit code of a run that did what it could, and could not write 
 
 
 @dataclass(frozen=True)
-class Machine:
+class Resources:
     """
     How a run is carried out; it may differ when it goes on.
 
@@ -66,7 +66,7 @@ class Machine:
 def start(
     settings: RunSettings,
     parent: Path = Path("runs"),
-    machine: Machine = Machine(),
+    resources: Resources = Resources(),
     command: str = "",
     folder: RunFolder | None = None,
     callbacks: "Sequence[BaseCallback]" = (),
@@ -76,7 +76,7 @@ def start(
 
     :param settings: what to train on what
     :param parent: where the run's folder is made
-    :param machine: device, threads, progress bar
+    :param resources: device, threads, progress bar
     :param command: noted in ``config.yml``
     :param folder: one that is there already, and holds no run, in place of a new one in ``parent``
     :param callbacks: called at each step, besides the run's own
@@ -88,10 +88,10 @@ def start(
     from sb3_rfm.experiments.callbacks import Clock, StopRequest
 
     clock = Clock()
-    machine.use()
+    resources.use()
     settings = settings.resolved()
     with StopRequest() as stop:
-        model, hyperparams = make_model(settings, machine.device)
+        model, hyperparams = make_model(settings, resources.device)
         created = folder is None
         folder = folder or RunFolder.create(parent, settings.folder_name())
         with folder.lock:
@@ -104,7 +104,7 @@ def start(
                         "versions": versions(),
                     }
                 )
-                return folder, _train(model, folder, settings, machine, clock, stop, callbacks)
+                return folder, _train(model, folder, settings, resources, clock, stop, callbacks)
             except BaseException:
                 if created and model._n_updates == 0:  # nothing was learnt to go on from
                     folder.discard()
@@ -113,7 +113,7 @@ def start(
 
 def resume(
     path: Path | RunFolder,
-    machine: Machine = Machine(),
+    resources: Resources = Resources(),
     steps: int | None = None,
     callbacks: "Sequence[BaseCallback]" = (),
 ) -> tuple[RunFolder, int]:
@@ -124,7 +124,7 @@ def resume(
     can be saved; else with a new episode. See :func:`sb3_rfm.checkpoints.callback.load_checkpoint`.
 
     :param path: the run's folder; as an object where the caller has locked it
-    :param machine: device, threads, progress bar
+    :param resources: device, threads, progress bar
     :param steps: a new target, not before the run's own; the replay buffer grows with it
     :param callbacks: called at each step, besides the run's own
     :return: the folder, and the exit code, as :func:`start`
@@ -135,12 +135,12 @@ def resume(
     """
     folder = path if isinstance(path, RunFolder) else RunFolder.open(path)
     with folder.lock:
-        return folder, _go_on(folder, machine, steps, callbacks)
+        return folder, _go_on(folder, resources, steps, callbacks)
 
 
 def _go_on(
     folder: RunFolder,
-    machine: Machine,
+    resources: Resources,
     steps: int | None,
     callbacks: "Sequence[BaseCallback]",
 ) -> int:
@@ -148,7 +148,7 @@ def _go_on(
     What ``resume`` does in a folder that is locked.
 
     :param folder: of the run
-    :param machine: device, threads, progress bar
+    :param resources: device, threads, progress bar
     :param steps: a new target
     :param callbacks: called at each step, too
     :return: exit code
@@ -172,27 +172,27 @@ def _go_on(
     from sb3_rfm.checkpoints.manifest import read_manifest
     from sb3_rfm.experiments.callbacks import Clock, StopRequest
 
-    machine.use()
+    resources.use()
     with StopRequest() as stop:
         env = make_env(settings, training=True)
         algorithm = algorithm_class(settings.algo)
-        model = load_checkpoint(algorithm, folder.checkpoints, env, machine.device)
+        model = load_checkpoint(algorithm, folder.checkpoints, env, resources.device)
         size = buffer_length(settings)
         if size is not None:
-            lengthen(model.replay_buffer, size // model.n_envs)
+            grow(model.replay_buffer, size // model.n_envs)
         folder.drop_evaluations_after(model.num_timesteps)
         checkpoint = folder.checkpoints / f"step_{model.num_timesteps}"
         spent = read_manifest(checkpoint)["notes"]["wall_seconds"]
         clock = Clock(spent, model.num_timesteps)
         print(f"Going on from step {model.num_timesteps} of {settings.steps}.")
-        return _train(model, folder, settings, machine, clock, stop, callbacks)
+        return _train(model, folder, settings, resources, clock, stop, callbacks)
 
 
 def _train(
     model: "OffPolicyAlgorithm",
     folder: RunFolder,
     settings: RunSettings,
-    machine: Machine,
+    resources: Resources,
     clock: "Clock",
     stop: "StopRequest",
     callbacks: "Sequence[BaseCallback]",
@@ -203,7 +203,7 @@ def _train(
     :param model: new or loaded
     :param folder: of the run
     :param settings: resolved
-    :param machine: device, threads, progress bar
+    :param resources: device, threads, progress bar
     :param clock: of the run
     :param stop: watched at each step
     :param callbacks: called at each step, too
@@ -222,7 +222,7 @@ def _train(
         model.tensorboard_log = str(folder.tensorboard)
         model.set_logger(log.logger(model.verbose))
         try:
-            _learn(model, every, settings, machine.progress)
+            _learn(model, every, settings, resources.progress)
             finished = not stop.requested and (
                 evaluation.last_steps == model.num_timesteps or evaluation.evaluate()
             )

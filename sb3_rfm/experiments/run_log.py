@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import (
     TensorBoardOutputFormat,
 )
 
-from sb3_rfm.utils.files import aside, write_whole
+from sb3_rfm.utils.files import temporary, write_whole
 from sb3_rfm.utils.unwritten import Unwritten
 
 ROOM = 1 << 16  # bytes that have to fit before TensorBoard's writer is given another try
@@ -86,7 +86,7 @@ class EventLog(KVWriter):
 
     def _opened(self) -> TensorBoardOutputFormat:
         """TensorBoard's writer, once there is room: it would leave an empty file at each try."""
-        probe = aside(self.folder / "room")
+        probe = temporary(self.folder / "room")
         write_whole(probe, bytes(ROOM))
         probe.unlink()
         return TensorBoardOutputFormat(str(self.folder))

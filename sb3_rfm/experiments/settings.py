@@ -14,8 +14,8 @@ from sb3_rfm.experiments.hyperparams import (
     plain_values,
     read_hyperparams,
     with_schedules,
-    wrapper_class,
 )
+from sb3_rfm.experiments.wrappers import wrapper_class
 
 if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm

@@ -16,7 +16,7 @@ NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACC
 """What file systems answer that cannot, or may not, force a folder onto the disk."""
 
 
-def aside(path: Path) -> Path:
+def temporary(path: Path) -> Path:
     """
     Where to write a file or a folder until it is whole: beside it, so that it has only to be
     renamed, and under a name that no other writer uses.
@@ -68,7 +68,7 @@ def write_whole(path: Path, content: bytes) -> None:
     :param content: what it holds
     :raises OSError: the file cannot be written; the error names it, and nothing is left behind
     """
-    unfinished = aside(path)
+    unfinished = temporary(path)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(path.parent, ABANDONED)
@@ -111,7 +111,7 @@ def remove_folder(folder: Path) -> None:
     :param folder: its path
     """
     with contextlib.suppress(OSError):
-        unfinished = aside(folder)
+        unfinished = temporary(folder)
         rename(folder, unfinished)
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sb3_rfm.experiments.callbacks import StopRequest
-from sb3_rfm.experiments.comparison.campaign import Campaign
 from sb3_rfm.experiments.comparison.definition import Comparison
 from sb3_rfm.experiments.comparison.definition_file import read_comparison, write_comparison
 from sb3_rfm.experiments.comparison.executors import Executor
 from sb3_rfm.experiments.comparison.request import define
+from sb3_rfm.experiments.comparison.runner import ComparisonRunner
 from sb3_rfm.experiments.comparison.runs import (
     LOG,
     ComparisonRun,
@@ -18,19 +18,19 @@ from sb3_rfm.experiments.comparison.runs import (
     by_state,
     runs_of,
 )
-from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Machine
+from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Resources
 from sb3_rfm.results.evaluation_table import TABLE
 from sb3_rfm.utils.locks import FileLock
 from sb3_rfm.utils.shell import command_line
 
-QUIET = Machine(progress=False)
+QUIET = Resources(progress=False)
 
 
 def compare(
     given: dict[str, Any],
     folder: Path,
     executor: Callable[[int], Executor],
-    machine: Machine = QUIET,
+    resources: Resources = QUIET,
     retries: int = 2,
     command: str = "",
 ) -> int:
@@ -41,7 +41,7 @@ def compare(
         it; in a folder that has a comparison, what is added to it
     :param folder: of the comparison
     :param executor: makes what carries the runs out, for their number; closed when this returns
-    :param machine: device and threads of each run
+    :param resources: device and threads of each run
     :param retries: how often a run is taken up again when its worker died
     :param command: noted in ``comparison.yml``
     :return: exit code: 0; 1 when a run failed, or something could not be written; 130 when it was
@@ -65,9 +65,9 @@ def compare(
             flush=True,
         )
         table = EvaluationTable(runs, folder / TABLE)
-        campaign = Campaign(runs, table, machine, retries, command)
-        campaign.carry_out(executor, stop)
-    return _report(campaign, folder, stop.requested)
+        runner = ComparisonRunner(runs, table, resources, retries, command)
+        runner.run(executor, stop)
+    return _report(runner, folder, stop.requested)
 
 
 def prepare(
@@ -86,29 +86,29 @@ def prepare(
     return comparison, commands, runs_of(comparison, folder)
 
 
-def _report(campaign: Campaign, folder: Path, stopped: bool) -> int:
+def _report(runner: ComparisonRunner, folder: Path, stopped: bool) -> int:
     """
     Say what came out and how to go on.
 
-    :param campaign: at its end
+    :param runner: at its end
     :param folder: of the comparison
     :param stopped: whether that was asked for
     :return: exit code
     """
-    groups = by_state(campaign.runs)
-    print(f"{len(groups['finished'])} of {len(campaign.runs)} runs are finished.")
-    print(f"  evaluations  {campaign.table.path}")
-    for run, error in campaign.errors.items():
+    groups = by_state(runner.runs)
+    print(f"{len(groups['finished'])} of {len(runner.runs)} runs are finished.")
+    print(f"  evaluations  {runner.table.path}")
+    for run, error in runner.errors.items():
         print(f"Failed: {run.name}: {error}")
         print(f"  log          {run.path / LOG}")
     where = str(folder)
-    if stopped or campaign.errors:
+    if stopped or runner.errors:
         print("To go on with what is not finished:")
         print(f"  {command_line(['sb3-rfm', 'compare', '--folder', where])}")
     print(f"Report:\n  {command_line(['sb3-rfm', 'report', where])}", flush=True)
-    if campaign.unwritten:
-        print(f"sb3-rfm: {'; '.join(campaign.unwritten)}", file=sys.stderr, flush=True)
+    if runner.unwritten:
+        print(f"sb3-rfm: {'; '.join(runner.unwritten)}", file=sys.stderr, flush=True)
         return UNWRITTEN
     if stopped:
         return INTERRUPTED
-    return 1 if campaign.errors else 0
+    return 1 if runner.errors else 0

@@ -61,13 +61,13 @@ class NoteProgress(BaseCallback):
         return True
 
 
-def carry_out(run: ComparisonRun, machine: experiment.Machine, command: str) -> Outcome:
+def train_run(run: ComparisonRun, resources: experiment.Resources, command: str) -> Outcome:
     """
     Train to the run's target, or until a signal asks to stop. Errors go to the log and into the
     outcome.
 
     :param run: what to train where
-    :param machine: device, threads
+    :param resources: device, threads
     :param command: noted in ``config.yml``
     :return: how it ended
     """
@@ -78,7 +78,7 @@ def carry_out(run: ComparisonRun, machine: experiment.Machine, command: str) -> 
         with _output_to(run.path / LOG, folder.unwritten):
             try:
                 with folder.lock:
-                    finished = _train(run, folder, machine, command) == 0 or run.is_finished()
+                    finished = _train(run, folder, resources, command) == 0 or run.is_finished()
             except Exception:
                 traceback.print_exc()
                 raise
@@ -87,13 +87,15 @@ def carry_out(run: ComparisonRun, machine: experiment.Machine, command: str) -> 
     return Outcome(finished, unwritten=str(folder.unwritten))
 
 
-def _train(run: ComparisonRun, folder: RunFolder, machine: experiment.Machine, command: str) -> int:
+def _train(
+    run: ComparisonRun, folder: RunFolder, resources: experiment.Resources, command: str
+) -> int:
     """
     Go on from the run's checkpoint, or start it in place of what is there.
 
     :param run: what to train where
     :param folder: of the run, locked
-    :param machine: device, threads
+    :param resources: device, threads
     :param command: noted in ``config.yml``
     :return: exit code, as of ``experiment.start``
     :raises ValueError: when the settings cannot be carried out
@@ -102,10 +104,10 @@ def _train(run: ComparisonRun, folder: RunFolder, machine: experiment.Machine, c
     print(time.strftime("-- %Y-%m-%d %H:%M:%S"), f"process {os.getpid()}", flush=True)
     callbacks = [NoteProgress(run)]
     if run.checkpoint_steps() is not None:
-        return experiment.resume(folder, machine, run.settings.steps, callbacks)[1]
+        return experiment.resume(folder, resources, run.settings.steps, callbacks)[1]
     _empty(run.path)
     return experiment.start(
-        run.settings, machine=machine, command=command, folder=folder, callbacks=callbacks
+        run.settings, resources=resources, command=command, folder=folder, callbacks=callbacks
     )[1]
 
 

@@ -140,7 +140,7 @@ def test_logs_the_documented_keys(algorithm: type[FlowActorCritic]) -> None:
     model = small(algorithm, temperature="auto", critic_update={"entropy": True})
     model.learn(40, log_interval=10**6)
     logged = {key for key in model.logger.name_to_value if key.startswith(("rfm/", "train/"))}
-    page = (Path(__file__).parents[1] / "docs" / "logging.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "logging.md").read_text()
     assert logged >= {
         "rfm/ess",
         "rfm/ess_low_t",

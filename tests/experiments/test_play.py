@@ -12,9 +12,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_rfm.cli import main as cli
 from sb3_rfm.experiments.comparison.runs import ComparisonRun
-from sb3_rfm.experiments.comparison.worker import carry_out
+from sb3_rfm.experiments.comparison.worker import train_run
 from sb3_rfm.experiments.play import enjoy, find_agent
-from sb3_rfm.experiments.run import Machine
+from sb3_rfm.experiments.run import Resources
 from sb3_rfm.experiments.settings import RunSettings, make_vector
 
 TINY = ["learning_starts:10", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
@@ -92,7 +92,7 @@ def test_what_compare_leaves_is_played(capsys):
     settings = RunSettings("sac", "DrawnBandit-v0", 20, eval_episodes=1, hyperparams=hyperparams)
     path = Path("grid/cool__DrawnBandit-v0__seed0")
     run = ComparisonRun("cool", settings.resolved(), path)
-    assert carry_out(run, Machine("cpu", progress=False), "").finished
+    assert train_run(run, Resources("cpu", progress=False), "").finished
     capsys.readouterr()
     assert cli.main(["enjoy", str(path), "-n", "5"]) == 0
     assert "1 episodes: return" in capsys.readouterr().out

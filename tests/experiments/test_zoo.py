@@ -25,7 +25,7 @@ from test_envs import PROTOCOL
 from sb3_rfm.cli import main as cli
 from sb3_rfm.common import config
 from sb3_rfm.common.flat_names import FLAT_NAMES
-from sb3_rfm.experiments import hyperparams, rl_zoo
+from sb3_rfm.experiments import hyperparams, rl_zoo, search
 from sb3_rfm.experiments.hyperparams import (
     ALGORITHMS,
     OWN_ALGORITHMS,
@@ -388,7 +388,7 @@ def test_the_search_samples_arguments_of_the_class(algo):
         assert model.estimator.n_particles == trial.params["estimator.n_particles"]
     if model.temperature_rule.tuned:
         assert "temperature" not in arguments
-        assert arguments["target_entropy"] in rl_zoo.TARGET_ENTROPIES
+        assert arguments["target_entropy"] in search.TARGET_ENTROPIES
     else:
         assert "target_entropy" not in arguments
         assert ("temperature" in arguments) == (algo != "qvpo")
@@ -678,7 +678,7 @@ def test_what_draws_and_is_missing_brings_the_extra(monkeypatch, capsys):
 
 
 def test_optimize(tmp_path, monkeypatch, capsys):
-    sample, flows = rl_zoo.sample_rfm_params, []
+    sample, flows = search.sample_rfm_params, []
 
     def tiny(*arguments, **study):
         sampled = sample(*arguments, **study)
@@ -728,7 +728,7 @@ gym.register("NaNs-v1", NaNs, kwargs={"always": True})
 
 @pytest.mark.parametrize("algo", ["rfm_flow", "qsm"])
 def test_a_trial_with_a_number_that_is_not_finite_is_pruned(algo, tmp_path, monkeypatch, capsys):
-    sample = rl_zoo.sample_rfm_params
+    sample = search.sample_rfm_params
 
     def tiny(*arguments, **study):
         changes = {"batch_size": 8, "candidates.evaluate": 1}

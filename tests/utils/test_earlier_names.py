@@ -38,8 +38,8 @@ from sb3_rfm.common.selection import Best, Softmax
 from sb3_rfm.sampling import Bounded
 from sb3_rfm.utils.moved import MOVED, PACKAGE
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(__file__).parent / "data" / "earlier_names"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(__file__).parents[1] / "data" / "earlier_names"
 ACTIONS = json.loads((DATA / "actions.json").read_text("utf-8"))
 OBSERVATIONS = np.array(ACTIONS["observations"], np.float32)
 

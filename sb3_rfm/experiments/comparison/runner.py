@@ -16,20 +16,20 @@ from sb3_rfm.experiments.comparison.runs import (
     forget_progress,
     read_progress,
 )
-from sb3_rfm.experiments.comparison.worker import Outcome, carry_out
-from sb3_rfm.experiments.run import Machine
+from sb3_rfm.experiments.comparison.worker import Outcome, train_run
+from sb3_rfm.experiments.run import Resources
 
 POLL = 0.5  # seconds between two looks at the runs
 
 
 @dataclass
-class Campaign:
+class ComparisonRunner:
     """
     Carries runs out: what fails is noted and costs the others nothing.
 
     :param runs: all of them
     :param table: of their evaluations
-    :param machine: device and threads of each
+    :param resources: device and threads of each
     :param retries: how often a run is taken up again when its worker died
     :param command: noted in each ``config.yml``
 
@@ -38,7 +38,7 @@ class Campaign:
 
     runs: list[ComparisonRun]
     table: EvaluationTable
-    machine: Machine
+    resources: Resources
     retries: int
     command: str
     errors: dict[ComparisonRun, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Campaign:
     _executor: Executor | None = None
     _futures: "dict[Future[Outcome], RunProgress]" = field(default_factory=dict)
 
-    def carry_out(self, executor: Callable[[int], Executor], stop: StopRequest) -> None:
+    def run(self, executor: Callable[[int], Executor], stop: StopRequest) -> None:
         """
         Carry out what is not finished.
 
@@ -108,7 +108,7 @@ class Campaign:
         item.state = WAITING
         forget_progress(item.run)
         assert self._executor is not None
-        future = self._executor.submit(carry_out, item.run, self.machine, self.command)
+        future = self._executor.submit(train_run, item.run, self.resources, self.command)
         self._futures[future] = item
 
     def _settle(self, future: "Future[Outcome]", show: Display, stop: StopRequest) -> None:

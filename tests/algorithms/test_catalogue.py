@@ -15,7 +15,7 @@ from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.config import GROUPS, Settings
 from sb3_rfm.experiments.hyperparams import ALGORITHMS, algorithm_class, hyperparams_file
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BASELINES = [name for name in algorithms.__all__ if not name.startswith("RFM")]
 OF_SETTINGS = [name for name in BASELINES if name != "SAC"]
 SECTIONS = ["Notes", "Can I use?", "Example", "Results", "Parameters"]

@@ -29,7 +29,7 @@ from sb3_rfm.common.config import GROUPS
 from sb3_rfm.experiments.callbacks import Clock, EvaluateToCsv, StopRequest
 from sb3_rfm.experiments.folder import LOCK, RunFolder
 from sb3_rfm.experiments.hyperparams import algorithm_class
-from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Machine, resume, start
+from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Resources, resume, start
 from sb3_rfm.experiments.run_log import EventLog
 from sb3_rfm.experiments.settings import RunSettings, make_env, make_model
 from sb3_rfm.results.evaluations import COLUMNS, Evaluation, read_evaluations
@@ -37,8 +37,8 @@ from sb3_rfm.utils.episodes import close_episode
 from sb3_rfm.utils.locks import FileLock
 from sb3_rfm.utils.unwritten import Unwritten
 
-ROOT = Path(__file__).resolve().parents[1]
-QUIET = Machine("cpu", threads=1, progress=False)
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = Resources("cpu", threads=1, progress=False)
 TINY = {"learning_starts": 20, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}}
 TINY_TEXT = ["learning_starts:20", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_rfm.experiments.run import Machine, start
+from sb3_rfm.experiments.run import Resources, start
 from sb3_rfm.experiments.settings import RunSettings
 
 
@@ -13,7 +13,7 @@ from sb3_rfm.experiments.settings import RunSettings
 def test_learns_to_swing_up(algo: str, tmp_path: Path) -> None:
     """An untrained policy returns below 10; docs/results.md has the curves."""
     settings = RunSettings(algo, "dm_control/cartpole-swingup-v0", steps=30_000, eval_freq=10_000)
-    folder, code = start(settings, tmp_path, Machine(progress=False))
+    folder, code = start(settings, tmp_path, Resources(progress=False))
     assert code == 0
     rows = folder.evaluations()
     assert rows[0].mean_return < 100

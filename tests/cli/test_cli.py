@@ -18,7 +18,7 @@ def _here(tmp_path, monkeypatch):
 
 def _python(*arguments):
     """A fresh interpreter, which finds the package from the repository's root."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True)
 
 

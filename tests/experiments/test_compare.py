@@ -24,12 +24,11 @@ from stable_baselines3 import SAC
 from systems import Disk
 
 from sb3_rfm import RFMFlow
-from sb3_rfm.checkpoints.replay import lengthen
+from sb3_rfm.checkpoints.replay import grow
 from sb3_rfm.cli import main as cli
 from sb3_rfm.common.config import CandidateSettings
 from sb3_rfm.experiments.callbacks import StopRequest
 from sb3_rfm.experiments.comparison import executors
-from sb3_rfm.experiments.comparison.campaign import Campaign
 from sb3_rfm.experiments.comparison.command import _report
 from sb3_rfm.experiments.comparison.definition import Comparison, Entry
 from sb3_rfm.experiments.comparison.definition_file import (
@@ -55,6 +54,7 @@ from sb3_rfm.experiments.comparison.progress import (
     total_eta,
 )
 from sb3_rfm.experiments.comparison.request import combined, define
+from sb3_rfm.experiments.comparison.runner import ComparisonRunner
 from sb3_rfm.experiments.comparison.runs import (
     LOG,
     ComparisonRun,
@@ -62,17 +62,17 @@ from sb3_rfm.experiments.comparison.runs import (
     by_state,
     runs_of,
 )
-from sb3_rfm.experiments.comparison.worker import Outcome, _output_to, carry_out
+from sb3_rfm.experiments.comparison.worker import Outcome, _output_to, train_run
 from sb3_rfm.experiments.folder import RunFolder
 from sb3_rfm.experiments.hyperparams import parse_overrides
-from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Machine, resume, start
+from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Resources, resume, start
 from sb3_rfm.experiments.settings import RunSettings, buffer_length
 from sb3_rfm.results.evaluation_table import TABLE, TABLE_COLUMNS, read_table, write_table
 from sb3_rfm.results.evaluations import Evaluation
 from sb3_rfm.utils.locks import FileLock
 from sb3_rfm.utils.unwritten import Unwritten
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ENV = "Pendulum-v1"
 TINY = {"learning_starts": 20, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}}
 TINY_TEXT = ["learning_starts:20", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]
@@ -269,7 +269,7 @@ def test_other_settings_are_refused(tmp_path):
     comparison = define(_given())
     (run,) = runs_of(comparison, tmp_path)
     assert run.path == tmp_path / f"sac__{ENV}__seed0"
-    start(run.settings, machine=Machine("cpu", progress=False), folder=_made(run))
+    start(run.settings, resources=Resources("cpu", progress=False), folder=_made(run))
     assert run.is_finished()
     assert by_state(runs_of(define({"steps": 90}, comparison), tmp_path))["finished"] == []
     config = run.folder.read_config()
@@ -355,7 +355,7 @@ def test_a_buffer_made_longer_is_one_that_always_was():
 
     for number in (3, 5, 7):  # partly full, just full, gone round
         buffer = filled(5, number)
-        lengthen(buffer, 9)
+        grow(buffer, 9)
         kept = min(number, 5)
         assert (buffer.pos, buffer.full, buffer.size()) == (kept, False, kept)
         assert buffer.rewards.shape == (9, 1)
@@ -363,15 +363,15 @@ def test_a_buffer_made_longer_is_one_that_always_was():
             buffer.rewards[:kept, 0], observations[number - kept : number]
         )
         assert buffer.next_observations.shape == (9, 1, 3)
-    lengthen(buffer, 4)
+    grow(buffer, 4)
     assert buffer.buffer_size == 9  # what it holds is kept
 
 
 def test_a_run_that_goes_on_has_room_for_all_of_it(tmp_path):
     settings = _run().settings
-    machine = Machine("cpu", progress=False)
-    folder, _ = start(_with_steps(settings, 40, 20), tmp_path, machine)
-    resume(folder.path, machine, steps=60)
+    resources = Resources("cpu", progress=False)
+    folder, _ = start(_with_steps(settings, 40, 20), tmp_path, resources)
+    resume(folder.path, resources, steps=60)
     saved = SAC("MlpPolicy", ENV)
     saved.load_replay_buffer(folder.latest_checkpoint() / "replay_buffer.pkl")
     assert saved.replay_buffer.buffer_size == 60
@@ -475,20 +475,20 @@ class Scripted(Executor):
         pass
 
 
-def _campaign(tmp_path, monkeypatch, answers, retries=2):
-    monkeypatch.setattr("sb3_rfm.experiments.comparison.campaign.POLL", 0.01)
+def _runner(tmp_path, monkeypatch, answers, retries=2):
+    monkeypatch.setattr("sb3_rfm.experiments.comparison.runner.POLL", 0.01)
     runs = [_run(tmp_path, label=label) for label in answers]
     executor = Scripted(answers)
-    campaign = Campaign(
-        runs, EvaluationTable(runs, tmp_path / TABLE), Machine(), retries, command=""
+    runner = ComparisonRunner(
+        runs, EvaluationTable(runs, tmp_path / TABLE), Resources(), retries, command=""
     )
     with StopRequest() as stop:
-        campaign.carry_out(lambda number: executor, stop)
-    return campaign
+        runner.run(lambda number: executor, stop)
+    return runner
 
 
-def _errors(campaign):
-    return {run.label: error for run, error in campaign.errors.items()}
+def _errors(runner):
+    return {run.label: error for run, error in runner.errors.items()}
 
 
 def test_the_lost_are_retried_and_the_failed_are_not(tmp_path, monkeypatch, capsys):
@@ -500,10 +500,10 @@ def test_the_lost_are_retried_and_the_failed_are_not(tmp_path, monkeypatch, caps
         "broken": [Outcome(False, "ValueError: no")],
         "unpacked": [TypeError("cannot pickle")],
     }
-    campaign = _campaign(tmp_path, monkeypatch, answers)
-    asked = {label: campaign._executor.asked.count(label) for label in answers}
+    runner = _runner(tmp_path, monkeypatch, answers)
+    asked = {label: runner._executor.asked.count(label) for label in answers}
     assert asked == {"steady": 1, "unlucky": 3, "hopeless": 3, "broken": 1, "unpacked": 1}
-    assert _errors(campaign) == {
+    assert _errors(runner) == {
         "hopeless": "lost 3 times, the last time gone",
         "broken": "ValueError: no",
         "unpacked": "TypeError: cannot pickle",
@@ -511,8 +511,8 @@ def test_the_lost_are_retried_and_the_failed_are_not(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     assert f"unlucky on {ENV}, seed 0: gone; again from the start (retry 1 of 2)" in printed
     assert "its process was asked to stop; again from the start (retry 2 of 2)" in printed
-    campaign = _campaign(tmp_path, monkeypatch, {"a": [WorkerLost("gone")]}, retries=0)
-    assert _errors(campaign) == {"a": "lost 1 times, the last time gone"}
+    runner = _runner(tmp_path, monkeypatch, {"a": [WorkerLost("gone")]}, retries=0)
+    assert _errors(runner) == {"a": "lost 1 times, the last time gone"}
 
 
 def test_what_runs_could_not_write_is_the_last_word(tmp_path, monkeypatch, capsys):
@@ -522,9 +522,9 @@ def test_what_runs_could_not_write_is_the_last_word(tmp_path, monkeypatch, capsy
         "fine": [Outcome(True)],
         "model": [Outcome(False, unwritten=model)],  # and not tried again from the start
     }
-    campaign = _campaign(tmp_path, monkeypatch, answers)
-    assert _errors(campaign) == {"model": model}
-    assert _report(campaign, tmp_path, stopped=False) == UNWRITTEN
+    runner = _runner(tmp_path, monkeypatch, answers)
+    assert _errors(runner) == {"model": model}
+    assert _report(runner, tmp_path, stopped=False) == UNWRITTEN
     assert capsys.readouterr().err == f"sb3-rfm: {log}; {model}\n"
 
 
@@ -550,7 +550,7 @@ def test_a_worker_goes_on_without_its_log(tmp_path, monkeypatch):
 def test_a_worker_that_cannot_begin_says_why(unwritable, tmp_path):
     run = _run(tmp_path)
     (run.path / unwritable / "in the way").mkdir(parents=True)
-    outcome = carry_out(run, Machine("cpu", progress=False), "")
+    outcome = train_run(run, Resources("cpu", progress=False), "")
     assert not outcome.finished
     assert re.match(rf"\w+Error: .*{unwritable}", outcome.error)
     assert "\n" not in outcome.error

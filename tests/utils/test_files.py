@@ -17,12 +17,12 @@ import pytest
 from systems import DISK_ERRORS, Disk, be_windows, left_by_writers
 
 from sb3_rfm.utils import files, locks, shell
-from sb3_rfm.utils.files import aside, remove_unfinished, write_whole
+from sb3_rfm.utils.files import remove_unfinished, temporary, write_whole
 from sb3_rfm.utils.locks import FileLock, Locked
 from sb3_rfm.utils.streams import Unfailing, unfailing_output
 from sb3_rfm.utils.unwritten import Unwritten
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=["posix", "windows"])
@@ -59,13 +59,13 @@ def test_a_write_that_fails_leaves_the_earlier_file(error, tmp_path, monkeypatch
 
 
 def test_two_writers_have_two_names(tmp_path):
-    names = {aside(tmp_path / "a.txt") for _ in range(100)}
+    names = {temporary(tmp_path / "a.txt") for _ in range(100)}
     assert len(names) == 100
     assert {name.parent for name in names} == {tmp_path}  # on the same disk
 
 
 def test_what_killed_writers_left_is_removed(tmp_path):
-    old, new, folder = (aside(tmp_path / "a.txt") for _ in range(3))
+    old, new, folder = (temporary(tmp_path / "a.txt") for _ in range(3))
     old.touch()
     os.utime(old, (time.time() - 2 * files.ABANDONED,) * 2)
     new.touch()
@@ -186,7 +186,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", flock)
-    being_written = aside(tmp_path / "a")
+    being_written = temporary(tmp_path / "a")
     being_written.touch()
     with (
         pytest.warns(UserWarning, match=f"{tmp_path} cannot be locked .No locks available"),
@@ -198,12 +198,12 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from sb3_rfm.utils.files import aside
+from sb3_rfm.utils.files import temporary
 from sb3_rfm.utils.locks import FileLock
 
 lock = FileLock(Path(sys.argv[1]) / "lock", "busy")
 lock.take()
-aside(lock.path).mkdir()
+temporary(lock.path).mkdir()
 if child := os.fork():  # as environments in other processes are
     print(child, flush=True)
 time.sleep(100)
