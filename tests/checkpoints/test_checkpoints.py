@@ -187,7 +187,7 @@ def test_it_goes_on_in_a_new_process(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 import torch as th
 from test_checkpoints import *
 model = load_checkpoint(RFMFlow, {str(tmp_path)!r}, pendulum(), "cpu")

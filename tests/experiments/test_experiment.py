@@ -147,7 +147,7 @@ def test_returns_and_speed_are_what_was_measured(monkeypatch):
     times = iter(range(0, 1000, 2))
     monkeypatch.setattr("sb3_rfm.experiments.callbacks.monotonic", lambda: next(times))
     settings = _settings(hyperparams=TINY | {"learning_starts": 100})  # never trained
-    folder, _ = start(settings, machine=QUIET)
+    folder, _ = start(settings, resources=QUIET)
     rows = folder.evaluations()
     assert [row.n_episodes for row in rows] == [2, 2, 2]
     assert np.isnan(rows[0].steps_per_second)
@@ -166,10 +166,10 @@ def test_returns_and_speed_are_what_was_measured(monkeypatch):
 
 
 def test_equal_settings_give_equal_runs_and_another_seed_another():
-    first, _ = start(_settings(), machine=QUIET)
-    second, _ = start(_settings(), machine=QUIET)
+    first, _ = start(_settings(), resources=QUIET)
+    second, _ = start(_settings(), resources=QUIET)
     assert second.path.name == first.path.name + "_2"  # never overwritten
-    other, _ = start(_settings(seed=1), machine=QUIET)
+    other, _ = start(_settings(seed=1), resources=QUIET)
     returns = [_rows(folder.path, "mean_return") for folder in (first, second, other)]
     assert returns[0] == returns[1] != returns[2]
 
@@ -212,7 +212,7 @@ def test_a_run_that_fails_leaves_what_was_there_before():
     gym.register("Fails-v0", lambda: Fails(3))
     Path("runs/other").mkdir(parents=True)
     with pytest.raises(KeyError):
-        start(_settings(env="Fails-v0"), machine=QUIET)
+        start(_settings(env="Fails-v0"), resources=QUIET)
     assert [path.name for path in Path("runs").iterdir()] == ["other"]
     gym.registry.pop("Fails-v0")
 
@@ -375,7 +375,7 @@ def test_evaluation_episodes_are_not_those_of_training():
 
 def test_what_was_measured_after_the_checkpoint_is_measured_again(monkeypatch):
     settings = _settings(checkpoint_freq=40)
-    folder, _ = start(settings, machine=QUIET)
+    folder, _ = start(settings, resources=QUIET)
     folder.model_file.unlink()  # as if killed after step 60, with a checkpoint at 40
     folder.append_evaluation(Evaluation("sac", "Pendulum-v1", 0, 90, 0, 0, 1, 1, 1))
     models, save = [], RunFolder.save_final
@@ -404,7 +404,7 @@ def test_a_run_that_was_killed_ends_as_the_unbroken_one(tmp_path):
 
 
 def test_a_finished_run_goes_on_to_a_later_target(capsys):
-    folder, _ = start(_settings(checkpoint_freq=60), machine=QUIET)
+    folder, _ = start(_settings(checkpoint_freq=60), resources=QUIET)
     assert resume(folder.path, QUIET, steps=90)[1] == 0
     assert "Going on from step 60 of 90" in capsys.readouterr().out
     assert _rows(folder.path, "steps") == [0, 30, 60, 90]
@@ -415,7 +415,7 @@ def test_a_finished_run_goes_on_to_a_later_target(capsys):
 
 
 def test_a_run_that_was_never_saved_cannot_go_on():
-    folder, _ = start(_settings(checkpoint_freq=0), machine=QUIET)
+    folder, _ = start(_settings(checkpoint_freq=0), resources=QUIET)
     folder.model_file.unlink()
     (folder.checkpoints / "unfinished").mkdir(parents=True)  # killed while saving
     with pytest.raises(FileNotFoundError, match="has no checkpoint yet"):
@@ -442,7 +442,7 @@ def test_a_run_outlives_a_full_disk(monkeypatch, capsys):
     settings = _settings(steps=60, eval_freq=10, eval_episodes=1, checkpoint_freq=10)
     filling = _Fill(Disk(monkeypatch), 15, 45)
     with pytest.warns(UserWarning, match=r"not written|no checkpoint") as seen:
-        folder, code = start(settings, machine=QUIET, callbacks=[filling])
+        folder, code = start(settings, resources=QUIET, callbacks=[filling])
     assert code == 0  # everything is there in the end
     steps = [20, 30, 40]
     said = [str(w.message) for w in seen]
@@ -460,7 +460,7 @@ def test_a_run_that_could_not_be_written_names_the_disk(monkeypatch, capsys):
     settings = _settings(eval_episodes=1, checkpoint_freq=20)
     disk = Disk(monkeypatch)
     with pytest.warns(UserWarning, match="not written"):
-        folder, code = start(settings, machine=QUIET, callbacks=[_Fill(disk, 25, None)])
+        folder, code = start(settings, resources=QUIET, callbacks=[_Fill(disk, 25, None)])
     assert code == UNWRITTEN
     out, err = capsys.readouterr()
     assert err == (
@@ -524,7 +524,7 @@ def test_the_log_is_kept_until_it_can_be_written(tmp_path, monkeypatch):
 
 
 def test_a_run_has_one_process(capsys):
-    folder, _ = start(_settings(checkpoint_freq=30), machine=QUIET)
+    folder, _ = start(_settings(checkpoint_freq=30), resources=QUIET)
     folder.model_file.unlink()
     with FileLock(folder.path / LOCK, ""):
         assert cli.main(["run", "--resume", str(folder.path)]) == 2
@@ -546,7 +546,7 @@ def test_a_run_has_one_process(capsys):
 
 def test_a_run_on_windows_leaves_the_same(monkeypatch):
     be_windows(monkeypatch)
-    folder, code = start(_settings(eval_episodes=1, checkpoint_freq=30), machine=QUIET)
+    folder, code = start(_settings(eval_episodes=1, checkpoint_freq=30), resources=QUIET)
     assert code == 0
     assert {path.name for path in folder.checkpoints.iterdir()} == {"step_30", "step_60"}
     assert _rows(folder.path, "steps") == [0, 30, 60]
@@ -577,7 +577,7 @@ def test_a_failing_update_is_reported_with_its_step(monkeypatch):
 
     monkeypatch.setattr(SAC, "train", fail)
     with pytest.raises(RuntimeError, match="training failed at step 21: not a number"):
-        start(_settings(), machine=QUIET)
+        start(_settings(), resources=QUIET)
 
 
 @pytest.mark.parametrize(
