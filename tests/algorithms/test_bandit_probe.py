@@ -123,6 +123,7 @@ def boltzmann_case(algorithm: Any, updates: int, *marks: Any, **changes: Any) ->
             RFMFlow,
             700,
             estimator={"n_particles": 16},
+            flow={"steps": 4, "time_shift": 4.0},
             actor_update={"loss_weighting": "velocity"},
         ),
         boltzmann_case(

@@ -500,8 +500,8 @@ def test_soft_value_of_the_boltzmann_law(
     one = one_dimensional(
         algorithm,
         temperature=temperature,
-        flow={"support": support, "solver": solver, "steps": 48, "time_shift": 1.0},
-        estimator={"name": "noise_expectation", "n_times": 1},
+        flow={"support": support, "solver": solver, "steps": 48},
+        estimator="noise_expectation",
         critic_update={"entropy": True},
         candidates={"n": 64},
         gamma=0.9,
@@ -541,10 +541,7 @@ def test_value_without_entropy_is_softmaxs() -> None:
 
 def test_log_prob_is_that_of_the_actions() -> None:
     """Entropy of tanh(x): from the density, and from the spacings of the drawn actions."""
-    one = one_dimensional(
-        flow={"support": "tanh", "steps": 4, "time_shift": 1.0},
-        estimator={"name": "noise_expectation", "n_times": 1},
-    )
+    one = one_dimensional(flow={"support": "tanh", "steps": 4}, estimator="noise_expectation")
     one.actor.network = PosteriorMean(one, 0.1)
     with th.no_grad():
         velocity = one.actor.velocity(one.actor.features(th.zeros(1, 3)))
