@@ -72,7 +72,7 @@ from sb3_rfm.export.weights import Export
 from sb3_rfm.sampling.posterior_mean import EstimatorLike
 
 N_STEPS = 3
-"""Steps of the returns that critics learn unless they are told: docs/results.md has the runs."""
+"""Steps of the returns that critics learn unless they are told (docs/studies/sound_critic.md)."""
 
 PARTS_OF_BEFORE = ("actor.temperature.optimizer",)
 """What older files hold of parts that there are no more."""

@@ -11,7 +11,7 @@ from sb3_rfm.experiments.settings import RunSettings
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", ["rfm_flow", "rfm_diffusion"])
 def test_learns_to_swing_up(algo: str, tmp_path: Path) -> None:
-    """An untrained policy returns below 10; docs/results.md has the curves."""
+    """An untrained policy returns below 10; docs/studies/lighter_updates.md has the curves."""
     settings = RunSettings(algo, "dm_control/cartpole-swingup-v0", steps=30_000, eval_freq=10_000)
     folder, code = start(settings, tmp_path, Resources(progress=False))
     assert code == 0

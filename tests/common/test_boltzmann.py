@@ -299,7 +299,7 @@ def test_tuning_moves_the_temperature_in_proportion_and_never_far() -> None:
         assert temperature().item() == pytest.approx(0.1 * factor, rel=1e-3)
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1e2])
+@pytest.mark.parametrize("unit", [1e-3, pytest.param(1e2, marks=pytest.mark.slow)])
 def test_auto_temperature_reaches_its_entropy_in_every_unit_of_return(unit: float) -> None:
     """With a fixed critic it makes the candidates' entropy the target."""
     one = one_dimensional(temperature="auto", target_entropy=-1.0, candidates={"n": 8})
@@ -355,6 +355,10 @@ def trained(one: FlowActorCritic, updates: int) -> dict[str, th.Tensor]:
     return info
 
 
+def slow_case(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 # The defaults save both: two steps draw a quarter of this law's spread, and mix x_t from it.
 LEARN_THE_LAW = {
     "estimator": {"n_particles": 32},
@@ -367,16 +371,16 @@ LEARN_THE_LAW = {
     ("algorithm", "changes"),
     [
         (RFMFlow, LEARN_THE_LAW),
-        (RFMFlow, merged(LEARN_THE_LAW, {"flow.parametrization": "velocity"})),
+        slow_case(RFMFlow, merged(LEARN_THE_LAW, {"flow.parametrization": "velocity"})),
         # long first steps would amplify the errors at small t that this weighting leaves
-        (
+        slow_case(
             RFMFlow,
             merged(
                 LEARN_THE_LAW,
                 {"actor_update.loss_weighting": "velocity", "flow.time_shift": 1.0},
             ),
         ),
-        (
+        slow_case(
             RFMFlow,
             merged(
                 LEARN_THE_LAW,
@@ -391,7 +395,7 @@ LEARN_THE_LAW = {
             },
         ),
         (RFMDiffusion, {}),
-        (RFMDiffusion, {"flow": {"parametrization": "noise"}}),
+        slow_case(RFMDiffusion, {"flow": {"parametrization": "noise"}}),
     ],
     ids=str,
 )
