@@ -30,7 +30,6 @@ from sb3_rfm.common.actor import FlowActor
 from sb3_rfm.common.arguments import (
     SHARED,
     check_arguments,
-    check_bfloat16,
     check_episodes,
     check_noise,
     check_policy,
@@ -214,7 +213,6 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
     ) -> None:
         given = plain_arguments(locals())
         check_arguments(given)
-        check_bfloat16(bfloat16)
         check_policy(policy, FlowPolicy)
         given["policy_kwargs"] = without_sde(policy_kwargs)
         self.settings = self.defaults.changed(given)

@@ -112,6 +112,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             require_float(name, got, 0.0, 1.0)
         elif name == "learning_rate":
             check_rate(name, got)
+        elif name == "bfloat16":
+            check_bfloat16(got)
         elif name == "device":
             check_device(got)
         elif name == "train_freq":

@@ -113,17 +113,17 @@ class Settings:
         :raises TypeError: a value of the wrong kind
         """
         named = {each.name: given.get(each.name) for each in fields(self)}
+        own = vars(self)
         new = {
             name: value
             for name, value in named.items()
-            if value is not None and value is not getattr(self, name)
+            if value is not None and value is not own[name] and value != own[name]
         }
-        new = {name: value for name, value in new.items() if value != getattr(self, name)}
-        groups = {name: GROUPS[name] for name in new if name in GROUPS}
-        changed: dict[str, Any] = {**new}
-        for name, kind in groups.items():
-            own = getattr(self, name)
-            changed[name] = (kind() if own is None else own).changed(new[name])
+        changed = dict(new)
+        for name, kind in GROUPS.items():
+            if name in new:
+                group = kind() if own[name] is None else own[name]
+                changed[name] = group.changed(new[name])
         update = changed.get("actor_update", self.actor_update)
         if update.is_weighted != self.actor_update.is_weighted and "estimator" not in new:
             changed["estimator"] = None if update.is_weighted else EstimatorSettings()

@@ -78,25 +78,12 @@ def settings_of_before(attributes: dict[str, Any]) -> None:
     row = attributes.pop("choices", None)
     if row is None:
         return
-    settings = settings_of_row({**vars(row), **_flat(attributes)})
-    for name in FLAT_NAMES:
-        attributes.pop(name, None)
     own = vars(row)
+    flat = {name: attributes.pop(name) for name in FLAT_NAMES if name in attributes}
+    attributes["settings"] = settings_of_row({**own, **flat})
     for name in ("estimator", "temperature", "target_entropy"):
-        if (name in own and attributes.get(name) is own[name]) or _equal(attributes, own, name):
-            attributes.pop(name, None)
-    attributes["bfloat16"] = own.get("bfloat16", "auto")
-    attributes["settings"] = settings
-
-
-def _flat(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Values that a file of before has as attributes."""
-    return {name: attributes[name] for name in FLAT_NAMES if name in attributes}
-
-
-def _equal(attributes: dict[str, Any], own: dict[str, Any], name: str) -> bool:
-    """Whether an attribute is the row's."""
-    return name in attributes and name in own and bool(attributes[name] == own[name])
+        if name in attributes and name in own and attributes[name] == own[name]:
+            attributes.pop(name)  # the row's, and not given to ``load``
 
 
 def settings_of_row(row: dict[str, Any]) -> Settings:
@@ -114,16 +101,7 @@ def settings_of_row(row: dict[str, Any]) -> Settings:
     weighted = examples in ("exponential", "advantage") or isinstance(examples, WeightedActions)
     number = None if isinstance(estimator, Estimator) else row["n_particles"]
     return Settings(
-        flow=FlowSettings(
-            interpolant=row["interpolant"],
-            parametrization=row["parametrization"],
-            solver=row["solver"],
-            steps=row["sampling_steps"],
-            time_shift=row.get("time_shift", 1.0),
-            support=row["support"],
-            t_range=tuple(row["t_range"]),
-            one_step=row.get("one_step_policy", False),
-        ),
+        flow=_flow_settings(row, one_step=row.get("one_step_policy", False)),
         estimator=None
         if weighted
         else EstimatorSettings(
@@ -160,6 +138,20 @@ def settings_of_row(row: dict[str, Any]) -> Settings:
     )
 
 
+def _flow_settings(had: dict[str, Any], one_step: bool) -> FlowSettings:
+    """What a row and a flow of before named alike."""
+    return FlowSettings(
+        interpolant=had["interpolant"],
+        parametrization=had["parametrization"],
+        solver=had["solver"],
+        steps=had["sampling_steps"],
+        time_shift=had.get("time_shift", 1.0),
+        support=had["support"],
+        t_range=tuple(had["t_range"]),
+        one_step=one_step,
+    )
+
+
 def settings_of_flow(flow: Any) -> Settings:
     """
     The settings of a policy that was saved alone: what acts is as it was; what training alone asks
@@ -171,16 +163,7 @@ def settings_of_flow(flow: Any) -> Settings:
     had: Any = vars(flow)
     noise: GaussianNoise = had["exploration_noise"]
     return Settings(
-        flow=FlowSettings(
-            interpolant=had["interpolant"],
-            parametrization=had["parametrization"],
-            solver=had["solver"],
-            steps=had["sampling_steps"],
-            time_shift=had.get("time_shift", 1.0),
-            support=had["support"],
-            t_range=tuple(had["t_range"]),
-            one_step=had.get("one_step", False),
-        ),
+        flow=_flow_settings(had, one_step=had.get("one_step", False)),
         estimator=EstimatorSettings("noise_expectation", n_times=1),  # of any support
         candidates=CandidateSettings(
             n=had["n_candidates"],

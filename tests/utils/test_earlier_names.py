@@ -106,6 +106,14 @@ def test_they_may_be_changed_while_they_are_loaded():
     assert model.settings.temperature == 0.5
 
 
+def test_what_load_is_given_besides_settings_stands():
+    path = DATA / "flat_settings" / "rfm_flow.zip"
+    assert RFMFlow.load(path, bfloat16=True).method.bfloat16 is True
+    assert RFMFlow.load(path, bfloat16=False).method.bfloat16 is False
+    with pytest.raises(ValueError, match="bfloat16 must satisfy: True, False or 'auto'; got 'x'"):
+        RFMFlow.load(path, bfloat16="x")
+
+
 def test_flat_settings_of_weighted_actions():
     model = QVPO.load(DATA / "flat_settings" / "qvpo.zip", env=gym.make("Pendulum-v1"))
     assert model.settings == QVPO.defaults
