@@ -64,7 +64,7 @@ def rows(folder: Path, n_episodes: int) -> Iterator[str]:
     obs = visited(model, N_STATES, every=4)
     with th.no_grad():
         features = actor.features(obs)
-        noise = actor.sample_noise(actor.velocity(features), N_NOISES)
+        noise = actor.sample_noise(features, N_NOISES)
 
     def drawn(flow: Flow, network: FlowNetwork | None) -> th.Tensor:
         actor.flow, actor.one_step_network = flow, network

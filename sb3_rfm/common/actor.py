@@ -1,6 +1,6 @@
 """The actor: candidate actions drawn by a flow, one of them selected by the critic."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -30,6 +30,9 @@ from sb3_rfm.common.selection import (
 from sb3_rfm.common.temperature import Temperature, parse_temperature
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.flow_density import FlowDensity
+
+Act = Callable[[PyTorchObs, Tensor], Tensor]
+"""B observations and noise (M, B, D) -> actions in [-1, 1], (B, D)."""
 
 
 class FlowActor(NormalizedInputs, BasePolicy):
@@ -94,6 +97,7 @@ class FlowActor(NormalizedInputs, BasePolicy):
         self.averaged_network = deepcopy(self.acting_network) if averaged else None
         self.temperature = Temperature(parse_temperature(settings.temperature).value)
         self.noise_process: PinkNoise | None = None
+        self.graphs: Mapping[bool, Act] | None = None
         self.critic = critic
         self._borrow(normalizer)
 
@@ -166,32 +170,40 @@ class FlowActor(NormalizedInputs, BasePolicy):
         :param deterministic: fixed noise, and a solver without its own
         :return: (M, B, D)
         """
-        noise = self.sample_noise(velocity, n_candidates, deterministic)
+        noise = self.sample_noise(velocity.condition, n_candidates, deterministic)
+        return self.carried(velocity, noise, deterministic)
+
+    def carried(self, velocity: VelocityField, noise: Tensor, deterministic: bool) -> Tensor:
+        """
+        Where a flow carries noise.
+
+        :param velocity: of B states
+        :param noise: :meth:`sample_noise`, (M, B, D)
+        :param deterministic: by a solver without noise of its own
+        :return: (M, B, D)
+        """
         solver = velocity.flow.solver
         return velocity.integrate(noise, solver.deterministic() if deterministic else solver)
 
-    def sample_noise(
-        self, velocity: VelocityField, n_candidates: int, deterministic: bool = False
-    ) -> Tensor:
+    def sample_noise(self, rows: Tensor, n_candidates: int, deterministic: bool = False) -> Tensor:
         """
         Points where the flow starts: noise, as it is at the first time; of the process of
         :meth:`drawing_from`, if there is one.
 
-        :param velocity: of B states
+        :param rows: of B states, (B, ...)
         :param n_candidates: M
         :param deterministic: fixed noise
         :return: (M, B, D)
         """
-        condition, t_first = velocity.condition, velocity.flow.t_range[0]
-        shape = (n_candidates, condition.shape[0], self.action_dim)
+        shape = (n_candidates, rows.shape[0], self.action_dim)
         if deterministic:
-            noise = fixed_noise(n_candidates, self.action_dim, condition.device).expand(shape)
+            noise = fixed_noise(n_candidates, self.action_dim, rows.device).expand(shape)
         elif self.noise_process is not None:
-            noise = th.as_tensor(self.noise_process(shape)).to(condition)
+            noise = th.as_tensor(self.noise_process(shape), dtype=th.float32).to(rows.device)
         else:
-            noise = th.randn(shape, device=condition.device)
-        first = th.full((), t_first, device=condition.device)
-        return velocity.flow.interpolant(first).beta * noise
+            noise = th.randn(shape, device=rows.device)
+        first = th.full((), self.flow.t_range[0], device=rows.device)
+        return self.flow.interpolant(first).beta * noise
 
     @contextmanager
     def drawing_from(self, process: PinkNoise | None) -> Iterator[None]:
@@ -205,6 +217,19 @@ class FlowActor(NormalizedInputs, BasePolicy):
             yield
         finally:
             self.noise_process = None
+
+    @contextmanager
+    def acting_by(self, graphs: Mapping[bool, Act] | None) -> Iterator[None]:
+        """
+        Compute :meth:`act` by CUDA graphs, within a ``with`` block.
+
+        :param graphs: one for deterministic actions and one for others; None for none
+        """
+        self.graphs = graphs
+        try:
+            yield
+        finally:
+            self.graphs = None
 
     def sample_with_log_prob(
         self, velocity: VelocityField, n_candidates: int, divergence: Divergence
@@ -241,8 +266,22 @@ class FlowActor(NormalizedInputs, BasePolicy):
         :return: actions in [-1, 1], (B, D)
         """
         n_candidates = self.n_eval_candidates if deterministic else self.candidates.n
-        velocity = self.acting_velocity(self.features(obs))
-        points = self.sample(velocity, n_candidates, deterministic)
+        rows = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        noise = self.sample_noise(rows, n_candidates, deterministic)
+        if self.graphs is None:
+            return self.act(obs, noise, deterministic)
+        return self.graphs[deterministic](obs, noise)
+
+    def act(self, obs: PyTorchObs, noise: Tensor, deterministic: bool) -> Tensor:
+        """
+        Carry noise to candidates and select one of them.
+
+        :param obs: B observations
+        :param noise: where the candidates start, (M, B, D)
+        :param deterministic: the best of them, by a solver without noise of its own
+        :return: actions in [-1, 1], (B, D)
+        """
+        points = self.carried(self.acting_velocity(self.features(obs)), noise, deterministic)
         action = self.selected(obs, self.flow.support.to_action(points), deterministic)
         return action if deterministic else self.exploration_noise(action, self.temperature())
 

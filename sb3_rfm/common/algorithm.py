@@ -47,7 +47,14 @@ from sb3_rfm.common.config import (
 )
 from sb3_rfm.common.critic_watch import CriticWatch
 from sb3_rfm.common.critics import Critic, move_unit
-from sb3_rfm.common.cuda_graphs import GraphedUpdate, Update, check_cuda_graph, set_capturable
+from sb3_rfm.common.cuda_graphs import (
+    Graphed,
+    GraphedUpdate,
+    Update,
+    check_cuda_graph,
+    may_capture,
+    set_capturable,
+)
 from sb3_rfm.common.deferred_logging import DeferredLogging
 from sb3_rfm.common.earlier import policy_of_before, settings_of_before
 from sb3_rfm.common.flat_names import refuse_flat_names
@@ -65,6 +72,7 @@ from sb3_rfm.common.networks import has_fast_bfloat16
 from sb3_rfm.common.noise import NOISE_COLORS, PinkNoise
 from sb3_rfm.common.optimization import gradient_step, move_towards, set_learning_rate
 from sb3_rfm.common.policies import CnnPolicy, FlowPolicy, MlpPolicy, MultiInputPolicy
+from sb3_rfm.common.staging import Staging
 from sb3_rfm.common.targets import Info
 from sb3_rfm.common.temperature import DUAL_RATE, TemperatureLike, parse_temperature
 from sb3_rfm.export.weights import Export
@@ -127,8 +135,9 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
         AVX512-BF16). ``predict`` and every loss stay in float32
     :param on_nan: "raise" at the first observation, reward, action or loss that is not finite (or
         larger than 1e15), or "skip" transitions and updates that have one
-    :param cuda_graph: capture each update as a CUDA graph and replay it; on a GPU, with Adam or
-        AdamW. New; its speed has not been measured
+    :param cuda_graph: capture updates and acting as CUDA graphs and replay them: True on a GPU,
+        with Adam or AdamW and ``on_nan="raise"``; "auto" where that is so, and where a network of
+        the user's cannot be captured without, with a warning
     :param stats_window_size: episodes that the logged returns average
     :param tensorboard_log: folder of the TensorBoard log
     :param policy_kwargs: arguments of the policy: net_arch, activation_fn, n_critics,
@@ -158,6 +167,7 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
     critic_target: Critic
     noise_process: PinkNoise | None = None
     method: Method
+    _acts: dict[bool, Graphed] | None = None
 
     def __init_subclass__(cls) -> None:
         """Show the class's settings as the defaults of the constructor."""
@@ -202,7 +212,7 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
         target_entropy: str | float | None = None,
         bfloat16: bool | str = "auto",
         on_nan: str = "raise",
-        cuda_graph: bool = False,
+        cuda_graph: bool | str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -311,6 +321,25 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
         with self.actor.drawing_from(self.noise_process):
             return super()._sample_action(learning_starts, action_noise, n_envs)
 
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Actions for observations, as any Stable-Baselines3 algorithm's.
+
+        :param observation: one, or several
+        :param state: returned as it is
+        :param episode_start: not used
+        :param deterministic: the best of a fixed set of candidates, instead of a draw
+        :return: actions, and the state
+        """
+        with self.actor.acting_by(self._acts):
+            return super().predict(observation, state, episode_start, deterministic)
+
     def _sample(self, batch_size: int) -> ReplayBufferSamples:
         """A batch of transitions on the device of the networks, without waiting for it."""
         buffer = self.replay_buffer
@@ -319,7 +348,9 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
             sample_on_host(buffer)  # here, because SB3 gives a loaded buffer its device
         data = buffer.sample(batch_size, env=self._vec_normalize_env)
         self._see_rewards(data)
-        return uploaded(data, self.device) if self.device.type == "cuda" else data
+        if self.device.type == "cuda" and self._acts is None:
+            return uploaded(data, self.device)
+        return data  # a graph has a place of its own on the device
 
     def _make_updates(self) -> None:
         """Updates without and with the actor's, captured as CUDA graphs where that is asked for."""
@@ -328,11 +359,19 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
         self.updates: dict[bool, Update] = {
             with_actor: partial(self._update, with_actor=with_actor) for with_actor in (False, True)
         }
-        graphed = self.cuda_graph and self.device.type == "cuda"
-        for owner in (self.actor, self.critic):
-            set_capturable(owner.optimizer, graphed, self.device)
+        optimizers = [self.actor.optimizer, self.critic.optimizer]
+        graphed = may_capture(self.cuda_graph, self.device, self.on_nan, optimizers)
+        for optimizer in optimizers:
+            set_capturable(optimizer, graphed, self.device)
+        self._acts = None
         if graphed:
-            self.updates = {key: GraphedUpdate(update) for key, update in self.updates.items()}
+            gives_way, place = self.cuda_graph == "auto", partial(Staging, device=self.device)
+            self.updates = {
+                key: GraphedUpdate(update, place=place, gives_way=gives_way)
+                for key, update in self.updates.items()
+            }
+            acts = {best: partial(self.actor.act, deterministic=best) for best in (False, True)}
+            self._acts = {best: Graphed(act, gives_way=gives_way) for best, act in acts.items()}
 
     def _update(self, data: ReplayBufferSamples, with_actor: bool) -> Info:
         """One update on a batch, targets included."""
@@ -445,6 +484,7 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
             "batch_norm_stats",
             "batch_norm_stats_target",
             "updates",
+            "_acts",
             "temperature_optimizer",
             "_unread",
         ]

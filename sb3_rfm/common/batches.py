@@ -11,33 +11,33 @@ from torch import Tensor
 HOST = th.device("cpu")
 
 
-def tensors_of(data: ReplayBufferSamples) -> list[Tensor]:
+def tensors_of(data: Any) -> list[Tensor]:
     """
     The tensors of a batch, those of a dictionary of observations by name.
 
-    :param data: the batch
+    :param data: a batch, a tensor, None, or a tuple or dictionary of such
     :return: the tensors, in an order that depends on nothing but the batch's kind
     """
-    parts: list[Any] = [p for p in data if p is not None]
-    groups = [[p[k] for k in sorted(p)] if isinstance(p, dict) else [p] for p in parts]
-    return [tensor for group in groups for tensor in group]
+    if isinstance(data, Tensor):
+        return [data]
+    parts = [data[key] for key in sorted(data)] if isinstance(data, dict) else data or ()
+    return [tensor for part in parts for tensor in tensors_of(part)]
 
 
-def mapped(data: ReplayBufferSamples, change: Callable[[Tensor], Tensor]) -> ReplayBufferSamples:
+def mapped(data: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """
     A batch of the same kind with other tensors.
 
-    :param data: the batch
+    :param data: see :func:`tensors_of`
     :param change: a tensor -> what stands in its place
     :return: a batch whose :func:`tensors_of` are in the same order
     """
-
-    def changed(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {key: change(tensor) for key, tensor in part.items()}
-        return None if part is None else change(part)
-
-    return type(data)(*(changed(part) for part in data))
+    if data is None or isinstance(data, Tensor):
+        return None if data is None else change(data)
+    if isinstance(data, dict):
+        return {key: mapped(data[key], change) for key in sorted(data)}
+    parts = [mapped(part, change) for part in data]
+    return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
 
 
 def sample_on_host(buffer: ReplayBuffer) -> None:
@@ -71,4 +71,5 @@ def uploaded(
             return tensor
         return pinned(tensor).to(device, non_blocking=True)
 
-    return mapped(data, moved)
+    sent: ReplayBufferSamples = mapped(data, moved)
+    return sent

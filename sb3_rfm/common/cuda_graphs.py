@@ -1,46 +1,77 @@
 """
-Updates captured once as CUDA graphs and replayed: one launch in the place of some thousand.
+Updates and acting, captured once as CUDA graphs and replayed: one launch in the place of some
+thousand.
 
-An update can be captured because it asks for no value of a tensor
-(``tests/common/test_devices.py``).
+They can be captured because they ask for no value of a tensor (``tests/common/test_devices.py``).
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch as th
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
-from sb3_rfm.common.batches import mapped, tensors_of
+from sb3_rfm.common.batches import tensors_of
+from sb3_rfm.common.staging import Kept
 from sb3_rfm.common.targets import Info
 from sb3_rfm.sampling.registry import require
 
 WARM_UP = 3
-"""Updates before the capture: they make what is made once, such as the optimizers' moments."""
+"""Calls before the capture: they make what is made once, such as the optimizers' moments."""
 
-Work = Callable[[], Info]
+Work = Callable[[], Any]
 Update = Callable[[ReplayBufferSamples], Info]
 
 
-def record(work: Work) -> tuple[Info, Callable[[], None]]:
+class Place(Protocol):
+    """Where arguments lie, ``data``, and new ones are sent."""
+
+    data: Any
+
+    def send(self, new: Any) -> None:
+        """:param new: arguments of the same shapes"""
+
+
+def record(work: Work) -> tuple[Tensor, Callable[[], None]]:
     """
     Capture work on the GPU; nothing is computed yet.
 
     :param work: what to capture
-    :return: its results, and what computes them anew, in place
+    :return: its result, and what computes it anew, in place
     """
     graph = th.cuda.CUDAGraph()
     with th.cuda.graph(graph):
-        results = work()
-    return results, graph.replay
+        result = work()
+    return result, graph.replay
 
 
-def aside(work: Work) -> Info:
+def waits(work: Work) -> tuple[Tensor, bool]:
     """
-    Do work on a stream of its own, as the updates before a capture have to be.
+    Do work and find out whether it waits for the GPU, which a capture forbids. (A capture that
+    fails leaves the random generators unusable.)
 
     :param work: what to do
-    :return: its results
+    :return: its result, and whether it waited
+    """
+    before = th.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        th.cuda.set_sync_debug_mode("warn")
+        try:
+            result = work()
+        finally:
+            th.cuda.set_sync_debug_mode(before)
+    return result, any("synchronizing CUDA operation" in str(each.message) for each in caught)
+
+
+def aside(work: Work) -> Any:
+    """
+    Do work on a stream of its own, as the calls before a capture have to be.
+
+    :param work: what to do
+    :return: its result
     """
     stream, current = th.cuda.Stream(), th.cuda.current_stream()
     stream.wait_stream(current)
@@ -50,27 +81,89 @@ def aside(work: Work) -> Info:
     return results
 
 
-class GraphedUpdate:
+class Graphed:
     """
-    An update that is computed as it stands a few times, then captured, then replayed.
+    A function of tensors that is computed as it stands a few times, then captured, then replayed.
 
-    A graph reads its batch where the captured one lay, so that new batches are copied there. It
-    holds for batches of one size, and as long as parameters and optimizer states stay where they
-    are.
+    A graph reads its arguments where the captured ones lay: new ones are sent there. It holds for
+    arguments of one size, and as long as parameters and optimizer states stay where they are.
 
-    :param update: a batch -> quantities to log; it asks for no value of a tensor
+    :param function: tensors, or tuples and dictionaries of them -> a tensor; it asks for no value
+        of a tensor
+    :param place: arguments -> where such lie, for instance a
+        :class:`sb3_rfm.common.staging.Staging`
+    :param gives_way: whether the function is computed as it stands, with a warning, where it cannot
+        be captured
     :param record: :func:`record`
     :param aside: :func:`aside`
+    :param waits: :func:`waits`
     """
 
     def __init__(
         self,
-        update: Update,
-        record: Callable[[Work], tuple[Info, Callable[[], None]]] = record,
-        aside: Callable[[Work], Info] = aside,
+        function: Callable[..., Tensor],
+        place: Callable[[Any], Place] = Kept,
+        gives_way: bool = False,
+        record: Callable[[Work], tuple[Tensor, Callable[[], None]]] = record,
+        aside: Callable[[Work], Tensor] = aside,
+        waits: Callable[[Work], tuple[Tensor, bool]] = waits,
     ) -> None:
-        self.update, self.record, self.aside = update, record, aside
+        self.function, self.make_place, self.gives_way = function, place, gives_way
+        self.record, self.aside, self.waits = record, aside, waits
         self.n_calls, self.shapes = 0, [th.Size()]
+        self.captured, self.gave_way = False, False
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        """
+        One call.
+
+        :param arguments: of the function
+        :return: its result
+        """
+        shapes = [tensor.shape for tensor in tensors_of(arguments)]
+        if shapes != self.shapes:
+            self.n_calls, self.shapes, self.captured = 0, shapes, False
+            self.place = self.make_place(arguments)
+        self.n_calls += 1
+        self.place.send(arguments)
+        if self.n_calls > WARM_UP and not self.gave_way:
+            if not self.captured:
+                self.result, self.replay = self.record(self._work)
+                self.captured = True
+            self.replay()
+            return self.result.clone()
+        if self.n_calls < WARM_UP or self.gave_way or not self.gives_way:
+            return self.aside(self._work)
+        result, self.gave_way = self.aside(lambda: self.waits(self._work))
+        if self.gave_way:
+            warnings.warn(
+                "cuda_graph='auto': this model's networks ask for values on the GPU, so that they "
+                "cannot be captured as a CUDA graph; it is trained without, and slower",
+                stacklevel=2,
+            )
+        return result
+
+    def _work(self) -> Tensor:
+        """The function of what lies in place."""
+        return self.function(*self.place.data)
+
+
+class GraphedUpdate:
+    """
+    An update by a :class:`Graphed`; what it reports lies in one row.
+
+    :param update: a batch -> quantities to log, () each
+    :param options: of :class:`Graphed`
+    """
+
+    def __init__(self, update: Update, **options: Any) -> None:
+        self.update, self.keys = update, list[str]()
+        self.graph = Graphed(self._row, **options)
+
+    def _row(self, data: ReplayBufferSamples) -> Tensor:
+        info = self.update(data)
+        self.keys = list(info)
+        return th.stack([value.detach() for value in info.values()])
 
     def __call__(self, data: ReplayBufferSamples) -> Info:
         """
@@ -79,32 +172,45 @@ class GraphedUpdate:
         :param data: the batch
         :return: quantities to log
         """
-        new = tensors_of(data)
-        if [tensor.shape for tensor in new] != self.shapes:
-            self.n_calls, self.shapes = 0, [tensor.shape for tensor in new]
-        self.n_calls += 1
-        if self.n_calls <= WARM_UP:
-            return self.aside(lambda: self.update(data))
-        if self.n_calls == WARM_UP + 1:
-            self.batch = mapped(data, Tensor.clone)
-            self.results, self.replay = self.record(lambda: self.update(self.batch))
-        for kept, tensor in zip(tensors_of(self.batch), new, strict=True):
-            kept.copy_(tensor, non_blocking=True)
-        self.replay()
-        return {key: value.clone() for key, value in self.results.items()}
+        row = self.graph(data)
+        return dict(zip(self.keys, row.unbind(), strict=True))
 
 
-def check_cuda_graph(cuda_graph: bool, device: th.device, on_nan: str) -> None:
+def may_capture(
+    cuda_graph: bool | str,
+    device: th.device,
+    on_nan: str,
+    optimizers: Sequence[th.optim.Optimizer],
+) -> bool:
+    """
+    Whether updates and acting are captured.
+
+    :param cuda_graph: what the user asked for
+    :param device: of the networks
+    :param on_nan: what is done about numbers that are not finite
+    :param optimizers: of the networks
+    :return: for "auto" whether they can be
+    """
+    if device.type != "cuda":  # a model that was saved on a GPU, say
+        return False
+    if cuda_graph == "auto":
+        adam = all(isinstance(optimizer, th.optim.Adam) for optimizer in optimizers)
+        return adam and on_nan == "raise"
+    return cuda_graph is True
+
+
+def check_cuda_graph(cuda_graph: bool | str, device: th.device, on_nan: str) -> None:
     """
     Refuse graphs where there can be none.
 
-    :param cuda_graph: whether updates are to be captured
+    :param cuda_graph: what the user asked for
     :param device: of the networks
     :param on_nan: what is done about numbers that are not finite
-    :raises ValueError: no bool, a device that is no GPU, or updates that may be left out
+    :raises ValueError: neither a bool nor "auto", no GPU, or updates that may be left out
     """
-    require(isinstance(cuda_graph, bool), "cuda_graph", cuda_graph, "True or False")
-    if cuda_graph:
+    known = isinstance(cuda_graph, bool) or cuda_graph == "auto"
+    require(known, "cuda_graph", cuda_graph, "True, False or 'auto'")
+    if cuda_graph is True:
         gpu = f"False on device {str(device)!r}, which is no CUDA device"
         require(device.type == "cuda", "cuda_graph", cuda_graph, gpu)
         asks = "False with on_nan='skip', which asks whether each gradient is finite"

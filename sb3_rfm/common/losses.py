@@ -80,7 +80,9 @@ def next_value(policy: FlowPolicy, method: Method, obs: PyTorchObs) -> tuple[Ten
     n, temperature = actor.candidates.n, actor.temperature()
     velocity = actor.acting_velocity(actor.features(obs), target=True)
     if method.divergence is None:
-        x_1 = replace(velocity, bfloat16=method.bfloat16).integrate(actor.sample_noise(velocity, n))
+        x_1 = replace(velocity, bfloat16=method.bfloat16).integrate(
+            actor.sample_noise(velocity.condition, n)
+        )
     else:
         x_1, log_pi = actor.sample_with_log_prob(velocity, n, method.divergence)
         info = {"rfm/policy_entropy": -log_pi.mean()}
@@ -121,7 +123,7 @@ def actor_batch(policy: FlowPolicy, method: Method, data: ReplayBufferSamples) -
         if needs_candidates or not method.use_target_critic:
             judged = critic_features(critic, obs)
         if needs_candidates:
-            noise = actor.sample_noise(velocity, method.n_training_candidates)
+            noise = actor.sample_noise(velocity.condition, method.n_training_candidates)
             # what is distilled is a function of the noise: noise of the solver's own is left out
             solver = flow.solver.deterministic() if one_step else flow.solver
             x_1 = replace(velocity, bfloat16=method.bfloat16).integrate(noise, solver)

@@ -61,7 +61,7 @@ def test_it_lands_where_the_flow_does(
     with th.no_grad():
         features = model.actor.features(obs)
         velocity, acting = model.actor.velocity(features), model.actor.acting_velocity(features)
-        noise = model.actor.sample_noise(velocity, 200)
+        noise = model.actor.sample_noise(velocity.condition, 200)
         flow_ends = velocity.integrate(noise, velocity.flow.solver.deterministic())
         ends = acting.integrate(noise)
     spread = flow_ends.var(0).mean()

@@ -3,25 +3,31 @@ Updates captured as CUDA graphs. Without a GPU a stand-in records what is to be 
 anew at each replay, in place: what is around a graph is tested so, the graph itself on a GPU.
 """
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 from environments import Bandit
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_rfm import RFMFlow
-from sb3_rfm.common.batches import tensors_of
+from sb3_rfm.common.batches import HOST, mapped, tensors_of
 from sb3_rfm.common.cuda_graphs import (
     WARM_UP,
+    Graphed,
     GraphedUpdate,
     Work,
+    may_capture,
     set_capturable,
 )
 from sb3_rfm.common.deferred_logging import READ_EVERY
 from sb3_rfm.common.optimization import make_optimizer, set_learning_rate
+from sb3_rfm.common.staging import Staging
 from sb3_rfm.common.targets import Info
 
 SMALL: dict[str, Any] = {
@@ -35,19 +41,27 @@ SMALL: dict[str, Any] = {
 needs_gpu = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
 
 
-def record(work: Work) -> tuple[Info, Callable[[], None]]:
+def record(work: Work) -> tuple[th.Tensor, Callable[[], None]]:
     """What a graph does: nothing when it is recorded; the work, in place, at each replay."""
-    results: Info = {}
+    result = th.empty(0)
 
     def replay() -> None:
-        for key, value in work().items():
-            results.setdefault(key, th.empty_like(value)).copy_(value)
+        value = work()
+        result.resize_(value.shape).copy_(value)
 
-    return results, replay
+    return result, replay
+
+
+STAND_IN: dict[str, Any] = {
+    "record": record,
+    "aside": lambda work: work(),
+    "waits": lambda work: (work(), False),
+}
+ON_HOST = partial(Staging, device=HOST, pinned_bytes=partial(th.empty, dtype=th.uint8))
 
 
 def graphed(update: Callable[[ReplayBufferSamples], Info]) -> GraphedUpdate:
-    return GraphedUpdate(update, record, lambda work: work())
+    return GraphedUpdate(update, place=ON_HOST, **STAND_IN)
 
 
 def small(**changes: Any) -> RFMFlow:
@@ -71,8 +85,8 @@ def test_each_batch_gives_its_own_results() -> None:
     results = [one(batch(value))["sum"] for value in values]
     expected = [float(4 * (5 * value + 10)) for value in values]
     assert [float(result) for result in results] == expected  # none is overwritten later
-    kept = {id(tensor) for data in seen[WARM_UP:] for tensor in tensors_of(data)}
-    assert len(kept) == 5  # the captured batch's tensors, and no others
+    kept = {id(tensor) for data in seen for tensor in tensors_of(data)}
+    assert len(kept) == 5  # they lie in one place
     assert float(one(batch(1.0, n=7))["sum"]) == 7 * 15  # another size: as it stands again
     assert len(seen[-1].rewards) == 7
 
@@ -86,6 +100,78 @@ def test_training_is_the_same() -> None:
     states = zip(plain.policy.state_dict().items(), other.policy.state_dict().items(), strict=True)
     for (name, mine), (_, theirs) in states:
         assert th.equal(mine, theirs), name
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_acting_is_the_same(deterministic: bool) -> None:
+    plain, other = small().learn(30), small().learn(30)
+    acts = {best: partial(other.actor.act, deterministic=best) for best in (False, True)}
+    other._acts = {best: Graphed(act, **STAND_IN) for best, act in acts.items()}
+    obs = np.random.default_rng(0).random((2 * WARM_UP, 2, 3), dtype=np.float32)
+    drawn = []
+    for model in (plain, other):
+        th.manual_seed(0)
+        drawn.append([model.predict(each, deterministic=deterministic)[0] for each in obs])
+    assert np.array_equal(*drawn)
+    assert other._acts[deterministic].n_calls == len(obs)
+    assert other.actor.graphs is None  # a policy by itself acts without
+
+
+def test_what_waits_is_computed_as_it_stands() -> None:
+    def fails(work: Work) -> Any:
+        raise AssertionError("nothing is captured")
+
+    def double(x: th.Tensor) -> th.Tensor:
+        return 2 * x
+
+    waiting = {**STAND_IN, "waits": lambda work: (work(), True)}
+    one, x = Graphed(double, gives_way=True, **{**waiting, "record": fails}), th.ones(1)
+    for _ in range(WARM_UP - 1):
+        one(x)
+    with pytest.warns(UserWarning, match="cuda_graph='auto'.*cannot be captured"):
+        assert one(x) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        assert [float(one(each * x)) for each in (2, 3, 4)] == [4, 6, 8]
+    asked_for = Graphed(double, **waiting)  # True: it is captured, or fails
+    assert [float(asked_for(each * x)) for each in range(6)] == [0, 2, 4, 6, 8, 10]
+    assert asked_for.captured
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        (th.rand(3, 2), th.arange(5, dtype=th.uint8)),
+        {"b": th.rand(2), "a": th.rand(1, 3).double(), "c": th.zeros(0, 2)},
+        batch(1.0)._replace(discounts=th.rand(4, 1)),
+    ],
+)
+def test_staged_tensors_arrive(like: Any) -> None:
+    place = ON_HOST(like)
+    for new in (like, mapped(like, lambda tensor: tensor + 1)):
+        place.send(new)
+        pairs = list(zip(tensors_of(place.data), tensors_of(new), strict=True))
+        assert all(th.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+    assert type(place.data) is type(like)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "on_nan", "optimizer", "captured"),
+    [
+        ("auto", "cuda", "raise", th.optim.AdamW, True),
+        ("auto", "cuda", "raise", th.optim.SGD, False),
+        ("auto", "cuda", "skip", th.optim.Adam, False),
+        ("auto", "cpu", "raise", th.optim.Adam, False),
+        (True, "cuda", "raise", th.optim.Adam, True),
+        (True, "cpu", "raise", th.optim.Adam, False),
+        (False, "cuda", "raise", th.optim.Adam, False),
+    ],
+)
+def test_when_graphs_are_made(
+    asked: bool | str, device: str, on_nan: str, optimizer: Any, captured: bool
+) -> None:
+    optimizers = [optimizer([th.ones(1, requires_grad=True)], lr=0.1)]
+    assert may_capture(asked, th.device(device), on_nan, optimizers) == captured
 
 
 def test_a_learning_rate_that_a_graph_reads() -> None:
@@ -112,8 +198,8 @@ def test_loaded_parameters_make_new_updates(tmp_path: Path) -> None:
     before = model.updates
     model.set_parameters(str(tmp_path / "model"))
     assert model.updates is not before
-    loaded = RFMFlow.load(tmp_path / "model", env=Bandit(), cuda_graph=True)  # from a GPU, say
-    loaded.learn(40)
+    loaded = RFMFlow.load(tmp_path / "model", env=Bandit(), device="cpu", cuda_graph=True)
+    loaded.learn(40)  # saved on a GPU, say
     assert not isinstance(loaded.updates[True], GraphedUpdate)
 
 
@@ -121,7 +207,7 @@ def test_loaded_parameters_make_new_updates(tmp_path: Path) -> None:
     ("changes", "what"),
     [
         ({"cuda_graph": True}, "cuda_graph must satisfy: False on device 'cpu'"),
-        ({"cuda_graph": 1}, "cuda_graph must satisfy: True or False; got 1"),
+        ({"cuda_graph": 1}, "cuda_graph must satisfy: True, False or 'auto'; got 1"),
     ],
 )
 def test_refuses(changes: dict[str, Any], what: str) -> None:
@@ -166,13 +252,47 @@ def test_a_gpu_is_read_rarely_and_before_a_log_is_written() -> None:
 def test_trains_by_replay_on_a_gpu(changes: dict[str, Any]) -> None:
     schedule = {"learning_rate": lambda progress: 1e-3 * progress}
     settings = {**SMALL, "device": "cuda", "batch_size": 64, **schedule, **changes}
-    model = RFMFlow("MlpPolicy", Bandit(), cuda_graph=True, **settings)
+    model = RFMFlow("MlpPolicy", Bandit(), **settings)
     model.learn(20 + 2 * WARM_UP + 4)
     before = {key: value.clone() for key, value in model.policy.state_dict().items()}
     model.learn(100, reset_num_timesteps=False)
-    assert all(update.n_calls > WARM_UP for update in model.updates.values())
+    assert all(update.graph.captured for update in model.updates.values())
     after = model.policy.state_dict()
     assert all(value.isfinite().all() for value in after.values())
     for part in ("actor.network", "critic.qf0", "critic_target.qf0"):
         moved = [not th.equal(before[key], after[key]) for key in before if key.startswith(part)]
         assert all(moved), part
+
+
+@needs_gpu
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_acts_by_replay_on_a_gpu(deterministic: bool) -> None:
+    model = small(device="cuda").learn(40)
+    plain = small(device="cuda", cuda_graph=False)
+    plain.set_parameters(model.get_parameters())
+    obs = np.random.default_rng(0).random((3 * WARM_UP, 2, 3), dtype=np.float32)
+    actions = [model.predict(each, deterministic=deterministic)[0] for each in obs]
+    assert model._acts is not None
+    assert model._acts[deterministic].captured
+    if deterministic:
+        expected = [plain.predict(each, deterministic=True)[0] for each in obs]
+        np.testing.assert_allclose(actions, expected, atol=1e-4)
+    else:
+        assert len({action.tobytes() for action in actions}) == len(obs)  # draws are new
+
+
+class Asks(th.nn.Module):
+    """An activation that reads a value from the device."""
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x.relu() * float(x.sum() < float("inf"))
+
+
+@needs_gpu
+def test_a_network_that_cannot_be_captured_trains_on_a_gpu() -> None:
+    settings = {"policy_kwargs": {"net_arch": [16, 16], "activation_fn": Asks}}
+    model = small(device="cuda", **settings)
+    with pytest.warns(UserWarning, match="cannot be captured"):
+        model.learn(60)
+    assert model.updates[True].graph.gave_way  # type: ignore[attr-defined]
+    assert all(value.isfinite().all() for value in model.policy.state_dict().values())

@@ -59,9 +59,9 @@ def starts(one: RFMFlow, steps: int, monkeypatch: pytest.MonkeyPatch) -> np.ndar
     found: list[np.ndarray] = []
     draw = one.actor.sample_noise
 
-    def watched(velocity: Any, n_candidates: int, deterministic: bool = False) -> th.Tensor:
-        points = draw(velocity, n_candidates, deterministic)
-        if len(velocity.condition) == 1:
+    def watched(rows: th.Tensor, n_candidates: int, deterministic: bool = False) -> th.Tensor:
+        points = draw(rows, n_candidates, deterministic)
+        if len(rows) == 1:
             found.append(points.numpy())
         return points
 
