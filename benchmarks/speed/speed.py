@@ -29,7 +29,7 @@ import torch as th
 from common_floor import growth
 from common_models import ALGORITHMS, SLOW, make, seconds
 
-from sb3_rfm.common import algorithm, losses
+from sb3_rfm.common import losses, updates
 from sb3_rfm.common.flow import VelocityField
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,10 +37,10 @@ RESULTS = ROOT / "benchmarks" / "results" / "speed.csv"
 PICTURE = ROOT / "docs" / "images" / "speed.png"
 PARTS: dict[str, tuple[Any, str]] = {
     "candidates": (VelocityField, "integrate"),
-    "critic": (algorithm.FlowActorCritic, "_update_critic"),
+    "critic": (updates.Updates, "_update_critic"),
     "particles": (losses, "posterior_given"),
-    "actor": (algorithm.FlowActorCritic, "_update_actor"),
-    "target networks": (algorithm, "move_towards"),
+    "actor": (updates.Updates, "_update_actor"),
+    "target networks": (updates, "move_towards"),
 }
 
 

@@ -129,15 +129,6 @@ class FlowActor(NormalizedInputs, BasePolicy):
         networks = [self.network, self.one_step_network, self.features_extractor]
         return [p for network in networks if network is not None for p in network.parameters()]
 
-    def features(self, obs: PyTorchObs) -> Tensor:
-        """
-        The actor's observation features.
-
-        :param obs: B observations
-        :return: (B, F)
-        """
-        return self.extract_features(obs, self.features_extractor)
-
     def velocity(self, features: Tensor) -> VelocityField:
         """
         The flow network's velocity field at some states.
@@ -190,12 +181,12 @@ class FlowActor(NormalizedInputs, BasePolicy):
         Points where the flow starts: noise, as it is at the first time; of the process of
         :meth:`drawing_from`, if there is one.
 
-        :param rows: of B states, (B, ...)
+        :param rows: of B states, (B, width); of a population's, (P, B, width)
         :param n_candidates: M
         :param deterministic: fixed noise
-        :return: (M, B, D)
+        :return: (M, B, D) or (M, P, B, D)
         """
-        shape = (n_candidates, rows.shape[0], self.action_dim)
+        shape = (n_candidates, *rows.shape[:-1], self.action_dim)
         if deterministic:
             noise = fixed_noise(n_candidates, self.action_dim, rows.device).expand(shape)
         elif self.noise_process is not None:
@@ -252,7 +243,7 @@ class FlowActor(NormalizedInputs, BasePolicy):
             solver=flow.solver,
             divergence=divergence,
         )
-        shape = (n_candidates, velocity.condition.shape[0], self.action_dim)
+        shape = (n_candidates, *velocity.condition.shape[:-1], self.action_dim)
         noise = th.randn(shape, device=velocity.condition.device)
         points, log_density = density.sample_and_log_prob(velocity, noise)
         return points, log_density - flow.support.log_det(points)
@@ -267,7 +258,7 @@ class FlowActor(NormalizedInputs, BasePolicy):
         """
         n_candidates = self.n_eval_candidates if deterministic else self.candidates.n
         rows = next(iter(obs.values())) if isinstance(obs, dict) else obs
-        noise = self.sample_noise(rows, n_candidates, deterministic)
+        noise = self.sample_noise(rows.reshape(len(rows), -1), n_candidates, deterministic)
         if self.graphs is None:
             return self.act(obs, noise, deterministic)
         return self.graphs[deterministic](obs, noise)

@@ -21,12 +21,10 @@ from stable_baselines3.common.type_aliases import (
     Schedule,
     TensorDict,
 )
-from stable_baselines3.common.utils import (
-    FloatSchedule,
-    get_parameters_by_name,
-)
+from stable_baselines3.common.utils import FloatSchedule
+from torch import Tensor
 
-from sb3_rfm.common.actor import FlowActor
+from sb3_rfm.common.actor import Act, FlowActor
 from sb3_rfm.common.arguments import (
     SHARED,
     check_arguments,
@@ -46,7 +44,7 @@ from sb3_rfm.common.config import (
     Settings,
 )
 from sb3_rfm.common.critic_watch import CriticWatch
-from sb3_rfm.common.critics import Critic, move_unit
+from sb3_rfm.common.critics import Critic
 from sb3_rfm.common.cuda_graphs import (
     Graphed,
     GraphedUpdate,
@@ -59,22 +57,15 @@ from sb3_rfm.common.deferred_logging import DeferredLogging
 from sb3_rfm.common.earlier import policy_of_before, settings_of_before
 from sb3_rfm.common.flat_names import refuse_flat_names
 from sb3_rfm.common.loading import Loading
-from sb3_rfm.common.losses import (
-    actor_batch,
-    actor_loss,
-    critic_loss,
-    critic_target,
-    distillation_loss,
-    temperature_loss,
-)
 from sb3_rfm.common.method import Method
 from sb3_rfm.common.networks import has_fast_bfloat16
 from sb3_rfm.common.noise import NOISE_COLORS, PinkNoise
-from sb3_rfm.common.optimization import gradient_step, move_towards, set_learning_rate
+from sb3_rfm.common.optimization import gradient_step, set_learning_rate
 from sb3_rfm.common.policies import CnnPolicy, FlowPolicy, MlpPolicy, MultiInputPolicy
 from sb3_rfm.common.staging import Staging
 from sb3_rfm.common.targets import Info
 from sb3_rfm.common.temperature import DUAL_RATE, TemperatureLike, parse_temperature
+from sb3_rfm.common.updates import Updates
 from sb3_rfm.export.weights import Export
 from sb3_rfm.sampling.posterior_mean import EstimatorLike
 
@@ -88,7 +79,7 @@ PARTS_OF_BEFORE = ("actor.temperature.optimizer",)
 SelfFlow = TypeVar("SelfFlow", bound="FlowActorCritic")
 
 
-class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
+class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgorithm):
     """
     Off-policy actor-critic: a flow or diffusion regressed on the Boltzmann law of its critic.
 
@@ -167,7 +158,7 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
     critic_target: Critic
     noise_process: PinkNoise | None = None
     method: Method
-    _acts: dict[bool, Graphed] | None = None
+    _acts: Mapping[bool, Act] | None = None
 
     def __init_subclass__(cls) -> None:
         """Show the class's settings as the defaults of the constructor."""
@@ -264,6 +255,7 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
         super()._setup_model()
         self.policy_kwargs = user_kwargs
         self._create_aliases()
+        self._find_statistics()
         self.critic_lr_schedule = FloatSchedule(self.settings.critic_update.learning_rate)
         self.temperature_rule = parse_temperature(self.settings.temperature)
         process, own = NOISE_COLORS[self.settings.candidates.noise_color], self.noise_process
@@ -275,8 +267,6 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
         fast = self.bfloat16 == "auto" and has_fast_bfloat16(self.policy.device)
         bfloat16 = fast or self.bfloat16 is True
         self.method = Method.of(self.settings, self.actor.action_dim, bfloat16)
-        self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
-        self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
         self.__dict__.setdefault("critic_watch", CriticWatch())  # a loaded model has its own
         self._unread = []
         self._make_updates()
@@ -373,50 +363,12 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
             acts = {best: partial(self.actor.act, deterministic=best) for best in (False, True)}
             self._acts = {best: Graphed(act, gives_way=gives_way) for best, act in acts.items()}
 
-    def _update(self, data: ReplayBufferSamples, with_actor: bool) -> Info:
-        """One update on a batch, targets included."""
-        info = self._update_critic(data)
-        if with_actor:
-            info.update(self._update_actor(data))
-            self._average_policy()
-        move_towards(self.critic_target.parameters(), self.critic.parameters(), self.tau)
-        move_towards(self.batch_norm_stats_target, self.batch_norm_stats, 1.0)
-        return info
-
-    def _update_critic(self, data: ReplayBufferSamples) -> Info:
-        """One step of the critics, in their unit, which moves first."""
-        critic, temperature = self.critic, self.actor.temperature
-        discounts = self.gamma if data.discounts is None else data.discounts
-        target, info = critic_target(self.policy, self.method, data, discounts)
-        if critic.normalizes_values:
-            factor = move_unit((critic, self.critic_target), target)
-            if self.temperature_rule.tuned:
-                temperature.rescale(factor)
-        loss, losses = critic_loss(self.policy, data, target)
-        gradient_step(critic.optimizer, loss / critic.unit.square(), skips=self._skips)
-        return {**info, **losses}
-
-    def _update_actor(self, data: ReplayBufferSamples) -> Info:
-        """One step of the actor, of its one-step network and of the temperature."""
-        batch = actor_batch(self.policy, self.method, data)
-        loss, info = actor_loss(self.method, batch)
-        if batch.acting_velocity is not None:
-            distillation, more = distillation_loss(batch)
-            loss, info = loss + distillation, {**info, **more}
-        limit = self.settings.actor_update.max_grad_norm
-        gradient_step(self.actor.optimizer, loss, limit, self._skips)
-        info["rfm/temperature"] = batch.temperature
-        if self.temperature_rule.tuned:
-            loss, more = temperature_loss(self.actor.temperature, self.method, batch)
+    def _descend(self, part: str, loss: Tensor) -> None:
+        if part == "temperature":
             gradient_step(self.temperature_optimizer, loss)
-            info.update(more)
-        return info
-
-    def _average_policy(self) -> None:
-        """Move the averaged network towards the actor's, where there is one."""
-        averaged, tau = self.actor.averaged_network, self.settings.actor_update.average
-        if averaged is not None and tau is not None:
-            move_towards(averaged.parameters(), self.actor.acting_network.parameters(), tau)
+        else:
+            limit = self.settings.actor_update.max_grad_norm if part == "actor" else None
+            gradient_step(getattr(self, part).optimizer, loss, limit, self._skips)
 
     def _update_rates(self) -> None:
         """Bring learning rates and temperature to the present progress."""
@@ -477,12 +429,11 @@ class FlowActorCritic(DeferredLogging, Loading, Export, OffPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         aliases = [
+            *("statistics", "target_statistics"),
             "method",
             "actor",
             "critic",
             "critic_target",
-            "batch_norm_stats",
-            "batch_norm_stats_target",
             "updates",
             "_acts",
             "temperature_optimizer",

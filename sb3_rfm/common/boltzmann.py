@@ -6,7 +6,6 @@ points of the flow.
 from dataclasses import dataclass
 
 import torch as th
-from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from sb3_rfm.common.critics import Critic
 from sb3_rfm.sampling.supports import Support
 
 
-def critic_features(critic: ContinuousCritic, obs: PyTorchObs) -> Tensor:
+def critic_features(critic: Critic, obs: PyTorchObs) -> Tensor:
     """
     The critic's observation features, extracted once for all the actions of a state.
 
@@ -23,7 +22,7 @@ def critic_features(critic: ContinuousCritic, obs: PyTorchObs) -> Tensor:
     :param obs: B observations
     :return: (B, F)
     """
-    return critic.extract_features(obs, critic.features_extractor)
+    return critic.features(obs)
 
 
 def q_values(critic: Critic, features: Tensor, actions: Tensor, bfloat16: bool = False) -> Tensor:
@@ -97,5 +96,35 @@ class CriticLogDensity:
         q, gradient = self.critic.value_and_action_gradient(
             self.features, seen, self.mean, self.bfloat16
         )
-        score = self.support.score_of_point(x, seen, gradient / self.temperature)
+        slope = gradient / self.temperature.unsqueeze(-1)
+        score = self.support.score_of_point(x, seen, slope)
         return q / self.temperature + self.support.log_det(x), score
+
+
+@dataclass(frozen=True)
+class InOneRow:
+    """
+    The laws of a population's states, given as the states of one: what estimates posteriors knows
+    of no members.
+
+    :param log_density: of the population, (*S, P, B, D) -> (*S, P, B)
+    :param states: P and B
+    """
+
+    log_density: CriticLogDensity
+    states: th.Size
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """
+        :param x: points, (*S, P B, D)
+        :return: unnormalised log-density, (*S, P B)
+        """
+        return self.log_density(x.unflatten(-2, self.states)).flatten(-2)
+
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        :param x: points, (*S, P B, D)
+        :return: (*S, P B) and (*S, P B, D), without a graph
+        """
+        value, score = self.log_density.value_and_score(x.unflatten(-2, self.states))
+        return value.flatten(-2), score.flatten(-3, -2)

@@ -219,6 +219,8 @@ class Critic(NormalizedInputs, ContinuousCritic):
         self.q_networks = list(networks)
         for index, network in enumerate(networks):
             self.add_module(f"qf{index}", network)
+        lasts = [last for *_, last in (network.children() for network in networks)]
+        self.last_parameters = [parameter for last in lasts for parameter in last.parameters()]
         self.gradient_rule = gradient_rule(networks)
 
     def value_and_action_gradient(
@@ -234,7 +236,7 @@ class Critic(NormalizedInputs, ContinuousCritic):
         :return: (*S, B) and (*S, B, D), without a graph
         """
         value, gradient = self.gradient_rule(self.q_networks, features, actions, mean, bfloat16)
-        return self.unit * value, self.unit * gradient
+        return self.unit * value, self.unit.unsqueeze(-1) * gradient
 
     def forward(self, obs: Any, actions: Tensor) -> tuple[Tensor, ...]:
         """
@@ -242,9 +244,13 @@ class Critic(NormalizedInputs, ContinuousCritic):
 
         :param obs: B observations
         :param actions: in [-1, 1], (B, D)
-        :return: of each network, (B, 1), in units of return
+        :return: of each network, (B, 1), in units of return; gradients do not reach a features
+            extractor that is the actor's
         """
-        return tuple(self.unit * value for value in super().forward(obs, actions))
+        with th.set_grad_enabled(th.is_grad_enabled() and not self.share_features_extractor):
+            features = self.features(obs)
+        joined, unit = th.cat([features, actions], -1), self.unit.unsqueeze(-1)
+        return tuple(unit * network(joined) for network in self.q_networks)
 
     def q1_forward(self, obs: Any, actions: Tensor) -> Tensor:
         """
@@ -273,18 +279,18 @@ def move_unit(critics: Sequence[Critic], values: Tensor) -> Tensor:
     reward, and a learning rate that is right for one task is for another.
 
     :param critics: of one unit, those and their targets, for which ``normalizes_values`` holds
-    :param values: a batch of what they learn, in units of return; where their size is zero or not
-        finite the unit stays
+    :param values: a batch of what they learn, (B, 1), in units of return; where their size is zero
+        or not finite the unit stays
     :return: what the unit was multiplied by, ()
     """
     unit = critics[0].unit
-    distance = (values.square().mean().sqrt() / (OUTPUT_RMS * unit)).log()
+    size = values.square().mean((-2, -1)).sqrt().view_as(unit)
+    distance = (size / (OUTPUT_RMS * unit)).log()
     factor = th.where(distance.isfinite(), UNIT_RATE * distance, 0.0).exp()
     factor = (unit * factor).clamp_min(LEAST_UNIT) / unit
     for critic in critics:
         critic.unit *= factor
-        for network in critic.q_networks:
-            *_, last = network.children()
-            for parameter in last.parameters():
-                parameter.div_(factor)
+        for parameter in critic.last_parameters:
+            of_each = factor.view(-1, *[1] * (parameter.dim() - 1)) if factor.dim() else factor
+            parameter.div_(of_each)
     return factor

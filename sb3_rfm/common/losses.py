@@ -1,4 +1,9 @@
-"""The losses of an update: the critics', the actor's, its one-step network's, the temperature's."""
+"""
+The losses of an update: the critics', the actor's, its one-step network's, the temperature's.
+
+Of a population of P members, states are (P, B) in the place of (B), and each loss is (P) in the
+place of ().
+"""
 
 from dataclasses import replace
 
@@ -7,7 +12,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSample
 from torch import Tensor
 from torch.nn import functional as F
 
-from sb3_rfm.common.boltzmann import CriticLogDensity, critic_features, minimum_q
+from sb3_rfm.common.batches import mapped
+from sb3_rfm.common.boltzmann import CriticLogDensity, InOneRow, critic_features, minimum_q
 from sb3_rfm.common.method import Method
 from sb3_rfm.common.policies import FlowPolicy
 from sb3_rfm.common.targets import (
@@ -18,7 +24,7 @@ from sb3_rfm.common.targets import (
     stratified_times,
 )
 from sb3_rfm.common.temperature import Temperature, gaussian_entropy
-from sb3_rfm.sampling.estimators.posteriors import Posterior
+from sb3_rfm.sampling.estimators.posteriors import LogDensity, Posterior
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.parametrizations import EndPoints
 
@@ -37,7 +43,7 @@ def critic_loss(
     :return: (), in units of return squared, and quantities to log
     """
     values = policy.critic(data.observations, data.actions)
-    loss = 0.5 * th.stack([F.mse_loss(value, target) for value in values]).sum()
+    loss = 0.5 * th.stack([mean_square(value[None], target[None]) for value in values]).sum(0)
     return loss, {"train/critic_loss": loss.detach()}
 
 
@@ -57,7 +63,7 @@ def critic_target(
     value, info = next_value(policy, method, data.next_observations)
     rewards = method.reward_scale * data.rewards
     target = rewards + (1 - data.dones) * discounts * value.unsqueeze(-1)
-    return target, {"rfm/q_target": target.mean(), **info}
+    return target, {"rfm/q_target": target.mean((-2, -1)), **info}
 
 
 @th.no_grad()
@@ -85,14 +91,14 @@ def next_value(policy: FlowPolicy, method: Method, obs: PyTorchObs) -> tuple[Ten
         )
     else:
         x_1, log_pi = actor.sample_with_log_prob(velocity, n, method.divergence)
-        info = {"rfm/policy_entropy": -log_pi.mean()}
+        info = {"rfm/policy_entropy": -log_pi.mean((0, -1))}
     actions = method.target_noise(actor.flow.support.to_action(x_1), temperature)
     q = minimum_q(critic, critic_features(critic, obs), actions, method.bfloat16)
     if method.divergence is None:
         value = actor.select.value(q, temperature)
     else:
         value = (q - temperature * log_pi).mean(0)
-    spread = (q - q.mean(0)).square().mean(0).sqrt().mean()  # th.std is slower over few rows
+    spread = (q - q.mean(0)).square().mean(0).sqrt().mean(-1)  # th.std is slower over few rows
     return value, {**info, "rfm/candidate_spread": spread}
 
 
@@ -109,8 +115,10 @@ def actor_batch(policy: FlowPolicy, method: Method, data: ReplayBufferSamples) -
     :param data: a batch of transitions, of which a T-th is used
     :return: of B states
     """
-    n_states = max(1, len(data.actions) // method.n_times)
-    obs, actions = first_states(data.observations, n_states), data.actions[:n_states]
+    n_states = max(1, data.actions.shape[-2] // method.n_times)
+    axis = data.actions.dim() - 2
+    obs = mapped(data.observations, lambda part: part.narrow(axis, 0, n_states))
+    actions = data.actions.narrow(axis, 0, n_states)
     actor, critic = policy.actor, policy.critic
     flow, one_step = actor.flow, actor.one_step_network is not None
     features, temperature = actor.features(obs), actor.temperature().detach()
@@ -119,7 +127,7 @@ def actor_batch(policy: FlowPolicy, method: Method, data: ReplayBufferSamples) -
     with th.no_grad():
         replayed = flow.support.from_action(actions)
         noise = x_1 = replayed.new_empty(0, *replayed.shape)
-        q, judged = replayed.new_empty(0, n_states), replayed[:, :0]
+        q, judged = noise[..., 0], replayed[..., :0]
         if needs_candidates or not method.use_target_critic:
             judged = critic_features(critic, obs)
         if needs_candidates:
@@ -150,7 +158,7 @@ def actor_loss(method: Method, batch: ActorBatch) -> tuple[Tensor, Info]:
     """
     (x_t, t, target, scale), info = regression(method, batch)
     prediction = batch.velocity.network(batch.velocity.condition, x_t, t)
-    loss = F.mse_loss(scale * prediction, scale * target)
+    loss = mean_square(scale * prediction, scale * target)
     return loss, {"train/actor_loss": loss.detach(), **info}
 
 
@@ -178,12 +186,14 @@ def regression(method: Method, batch: ActorBatch) -> tuple[Regression, Info]:
     ends, info = EndPoints(x_0, x_1), {}
     if method.estimator is not None:
         posterior = posterior_given(x_t, coefficients, method, batch)
-        bound = flow.support.target_bound
-        ends = flow.clip_prediction(bound, coefficients, x_t, posterior.mean)
-        info = posterior_info(posterior)
-    target = flow.parametrization.target(coefficients, ends).view_as(x_t)
+        means, bound = posterior.mean, flow.support.target_bound
+        means = EndPoints(means.x_0.view_as(x_t), means.x_1.view_as(x_t))
+        ends = flow.clip_prediction(bound, coefficients, x_t, means)
+        coefficient = posterior.coefficient.expand(*posterior.ess.shape, x_t.shape[-1])
+        info = posterior_info(posterior.ess.view_as(t), coefficient.reshape(x_t.shape))
+    target = flow.parametrization.target(coefficients, ends)
     scale = method.loss_weighting.scale(flow.parametrization, coefficients)
-    info = {**info, "rfm/target_norm": target.square().mean().sqrt()}
+    info = {**info, "rfm/target_norm": target.square().mean((0, -2, -1)).sqrt()}
     return Regression(x_t, t, target, scale * weight.unsqueeze(-1).sqrt()), info
 
 
@@ -197,14 +207,21 @@ def posterior_given(
     :param coefficients: the interpolant, (T, B, 1) each
     :param method: whose estimator it is by
     :param batch: the law, and the policy's candidates as a guide
-    :return: the posterior of (T, B) points; of (B) for a single time
+    :return: the posterior of (T, B) points; of (B) for a single time; a population's states are B
+        in one row
     """
     assert method.estimator is not None
     assert batch.log_density is not None
+    log_density: LogDensity = batch.log_density
     guide = batch.x_1 if method.estimator.guided else None
+    if x_t.dim() > 3:
+        log_density = InOneRow(batch.log_density, x_t.shape[1:3])
+        coefficients = Coefficients(*(c.flatten(1, 2) for c in coefficients))
+        x_t = x_t.flatten(1, 2)
+        guide = None if guide is None else guide.flatten(1, 2)
     if method.n_times == 1:
         coefficients, x_t = coefficients.at(0), x_t[0]
-    return method.estimator(batch.log_density, coefficients, x_t, policy_samples=guide)
+    return method.estimator(log_density, coefficients, x_t, policy_samples=guide)
 
 
 def distillation_loss(batch: ActorBatch) -> tuple[Tensor, Info]:
@@ -218,7 +235,7 @@ def distillation_loss(batch: ActorBatch) -> tuple[Tensor, Info]:
     assert acting is not None
     first = th.full((), acting.flow.t_range[0], device=batch.noise.device)
     prediction = acting.network(acting.condition, batch.noise, first)
-    loss = F.mse_loss(prediction, batch.x_1)
+    loss = mean_square(prediction, batch.x_1)
     return loss, {"rfm/distillation_loss": loss.detach()}
 
 
@@ -241,14 +258,14 @@ def temperature_loss(
     return loss, {"rfm/entropy": entropy}
 
 
-def first_states(obs: PyTorchObs, n_states: int) -> PyTorchObs:
+def mean_square(values: Tensor, targets: Tensor) -> Tensor:
     """
-    The first observations of a batch.
+    The mean squared difference over all that there is of a member.
 
-    :param obs: a tensor, or a dictionary of them
-    :param n_states: how many
-    :return: of the same kind
+    :param values: (S, B, N); (S, P, B, N) of a population's P members
+    :param targets: of that shape
+    :return: () or (P)
     """
-    if isinstance(obs, dict):
-        return {key: part[:n_states] for key, part in obs.items()}
-    return obs[:n_states]
+    if values.dim() == 3:
+        return F.mse_loss(values, targets)
+    return F.mse_loss(values, targets, reduction="none").mean((0, -2, -1))

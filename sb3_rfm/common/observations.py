@@ -147,10 +147,20 @@ class NormalizedInputs(BaseModel):
     """A network that extracts features from observations normalised by its policy."""
 
     normalizer: ObservationNormalizer | None = None
+    features_extractor: BaseFeaturesExtractor
 
     def _borrow(self, normalizer: ObservationNormalizer | None) -> None:
         """Use the policy's normaliser, which is in the policy's state dictionary alone."""
         self.__dict__["normalizer"] = normalizer
+
+    def features(self, obs: PyTorchObs) -> Tensor:
+        """
+        The features of observations.
+
+        :param obs: B observations
+        :return: (B, F)
+        """
+        return self.extract_features(obs, self.features_extractor)
 
     def extract_features(
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor

@@ -69,9 +69,19 @@ def gradient_step(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if max_grad_norm is not None:
         th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    gradients = (p.grad for p in parameters if p.grad is not None)
-    if not skips or all(bool(gradient.isfinite().all()) for gradient in gradients):
+    if not skips or has_finite_gradients(parameters):
         optimizer.step()
+
+
+def has_finite_gradients(parameters: Iterable[Tensor]) -> bool:
+    """
+    Whether gradients are finite.
+
+    :param parameters: whose they are
+    :return: whether all of them are
+    """
+    gradients = (p.grad for p in parameters if p.grad is not None)
+    return all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
 @th.no_grad()

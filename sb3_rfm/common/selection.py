@@ -79,11 +79,11 @@ def gather_selected(candidates: Tensor, index: Tensor) -> Tensor:
     """
     The selected candidate of each state.
 
-    :param candidates: (M, B, D)
-    :param index: (B)
-    :return: (B, D)
+    :param candidates: (M, *B, D)
+    :param index: (*B)
+    :return: (*B, D)
     """
-    return candidates[index, th.arange(candidates.shape[1], device=candidates.device)]
+    return candidates.take_along_dim(index[None, ..., None], 0)[0]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class GaussianNoise:
         """
         if self.std == 0:
             return actions
-        std = self.std * temperature if self.per_temperature else self.std
+        std = self.std * temperature.unsqueeze(-1) if self.per_temperature else self.std
         return (actions + std * th.randn_like(actions)).clamp(-1, 1)
 
 

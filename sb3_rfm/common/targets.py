@@ -16,7 +16,6 @@ from torch import Tensor
 from sb3_rfm.common.boltzmann import CriticLogDensity
 from sb3_rfm.common.flow import VelocityField
 from sb3_rfm.common.selection import gather_selected, select_by_softmax
-from sb3_rfm.sampling.estimators.posteriors import Posterior
 from sb3_rfm.sampling.registry import Registry, require_float, require_int
 
 Info = dict[str, Tensor]
@@ -25,7 +24,8 @@ Info = dict[str, Tensor]
 @dataclass(frozen=True)
 class ActorBatch:
     """
-    What the actor's losses are made of, for B states, computed once.
+    What the actor's losses are made of, for B states, computed once. Of a population of P members
+    the states are (P, B), and the temperature is (P, 1).
 
     :param velocity: the flow network's
     :param acting_velocity: the one-step network's; None where there is none
@@ -145,7 +145,7 @@ class Exponential(WeightedActions):
 
     def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
         q = batch.q[:1]
-        z = (q - q.mean()) / q.std(correction=0).clamp_min(1e-6)
+        z = (q - q.mean(-1, True)) / q.std(-1, correction=0, keepdim=True).clamp_min(1e-6)
         log_weight = z.clamp(-self.limit, self.limit) / batch.temperature
         return batch.x_1[:1], th.softmax(log_weight, -1) * log_weight.shape[-1]
 
@@ -174,8 +174,8 @@ class Advantage(WeightedActions):
     def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
         best = gather_selected(batch.x_1, batch.q.argmax(0)).unsqueeze(0)
         weight = (batch.q.amax(0) - batch.q.mean(0)).clamp_min(0.0).unsqueeze(0)
-        uniform = 2 * th.rand_like(best.expand(self.n_uniform, -1, -1)) - 1
-        others = (self.uniform_share * weight).expand(self.n_uniform, -1)
+        uniform = 2 * th.rand_like(best.expand(self.n_uniform, *best.shape[1:])) - 1
+        others = (self.uniform_share * weight).expand(self.n_uniform, *weight.shape[1:])
         return th.cat([best, uniform]), th.cat([weight, others])
 
 
@@ -210,29 +210,31 @@ def stratified_times(like: Tensor, t_range: tuple[float, float]) -> Tensor:
     Uniform times, one in each of N B equal parts of the range, in increasing order: those of one
     state lie in N parts of the range, too.
 
-    :param like: (N, B, D)
+    :param like: (N, B, D); (N, P, B, D) of P members of a population, for each of which it holds
     :param t_range: first and last time
-    :return: (N, B)
+    :return: (N, B) or (N, P, B)
     """
     low, high = t_range
-    shape = like.shape[:-1]
-    parts = th.arange(shape.numel(), device=like.device).view(shape)
-    return low + (high - low) * (parts + th.rand(shape, device=like.device)) / shape.numel()
+    n_times, *members, n_states, _ = like.shape
+    n_parts = n_times * n_states
+    parts = th.arange(n_parts, device=like.device).view(n_times, *[1] * len(members), n_states)
+    return low + (high - low) * (parts + th.rand(like.shape[:-1], device=like.device)) / n_parts
 
 
-def posterior_info(posterior: Posterior) -> Info:
+def posterior_info(ess: Tensor, coefficient: Tensor) -> Info:
     """
     Diagnostics of a batch of posteriors whose times increase along the batch.
 
-    :param posterior: the posteriors
+    :param ess: effective sample sizes, (T, B), or (T, P, B) of the members of a population
+    :param coefficient: of the control variate, (T, B, D) or (T, P, B, D)
     :return: effective sample size (mean, and by thirds of t), coefficient
     """
-    ess = posterior.ess.flatten()
-    low, middle, high = (part.mean() for part in ess.tensor_split(3))
+    in_order = ess.movedim(0, -2).flatten(-2)
+    low, middle, high = (part.mean(-1) for part in in_order.tensor_split(3, -1))
     return {
-        "rfm/ess": ess.mean(),
+        "rfm/ess": in_order.mean(-1),
         "rfm/ess_low_t": low,
         "rfm/ess_middle_t": middle,
         "rfm/ess_high_t": high,
-        "rfm/cv_coefficient": posterior.coefficient.mean(),
+        "rfm/cv_coefficient": coefficient.mean((0, -2, -1)),
     }

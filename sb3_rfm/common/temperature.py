@@ -63,7 +63,8 @@ class Temperature(nn.Module):
         :return: ()
         """
         excess = (entropy - target).clamp(-LARGEST_EXCESS, LARGEST_EXCESS)
-        return self.log_value * th.where(entropy.isfinite(), excess, 0.0).detach()
+        excess = th.where(entropy.isfinite(), excess, 0.0).detach()
+        return self.log_value.view_as(excess) * excess
 
     def assign(self, value: float) -> None:
         """
@@ -190,10 +191,10 @@ def gaussian_entropy(actions: Tensor) -> Tensor:
     ``H = sum_j ½ log(2 pi e v_j)``; the bias of the logarithm of a sample variance is removed as
     for normal samples (``E log v̂ = log v + digamma(n) - log n`` with ``n = (M - 1) / 2``).
 
-    :param actions: M candidates in [-1, 1], (M, B, D), M of at least 2
-    :return: nats, ()
+    :param actions: M candidates in [-1, 1], (M, *P, B, D), M of at least 2
+    :return: nats, (*P)
     """
     half = th.tensor((len(actions) - 1) / 2, dtype=actions.dtype)
     bias = th.digamma(half) - half.log()
     log_variance = actions.var(0).clamp_min(LEAST_DEVIATION**2).log() - bias
-    return (0.5 * (math.log(2 * math.pi * math.e) + log_variance)).sum(-1).mean()
+    return (0.5 * (math.log(2 * math.pi * math.e) + log_variance)).sum(-1).mean(-1)

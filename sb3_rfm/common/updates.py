@@ -1,0 +1,98 @@
+"""One update of critics, actor, temperature and targets: of a model, or of a population of them."""
+
+from abc import ABC, abstractmethod
+
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.utils import get_parameters_by_name
+from torch import Tensor
+
+from sb3_rfm.common.actor import FlowActor
+from sb3_rfm.common.config import Settings
+from sb3_rfm.common.critics import Critic, move_unit
+from sb3_rfm.common.losses import (
+    actor_batch,
+    actor_loss,
+    critic_loss,
+    critic_target,
+    distillation_loss,
+    temperature_loss,
+)
+from sb3_rfm.common.method import Method
+from sb3_rfm.common.optimization import move_towards
+from sb3_rfm.common.policies import FlowPolicy
+from sb3_rfm.common.targets import Info
+from sb3_rfm.common.temperature import ConstantTemperature
+
+
+class Updates(ABC):
+    """The updates of what has a policy, a method and settings, and knows how to descend a loss."""
+
+    policy: FlowPolicy
+    actor: FlowActor
+    critic: Critic
+    critic_target: Critic
+    method: Method
+    settings: Settings
+    gamma: float
+    tau: float
+    temperature_rule: ConstantTemperature
+    statistics: list[Tensor]
+    target_statistics: list[Tensor]
+
+    @abstractmethod
+    def _descend(self, part: str, loss: Tensor) -> None:
+        """
+        One step of an optimizer.
+
+        :param part: "actor", "critic" or "temperature"
+        :param loss: (), or (P) of a population
+        """
+
+    def _find_statistics(self) -> None:
+        """Find the running statistics of the critics' normalisation layers, to be copied."""
+        self.statistics = get_parameters_by_name(self.critic, ["running_"])
+        self.target_statistics = get_parameters_by_name(self.critic_target, ["running_"])
+
+    def _update(self, data: ReplayBufferSamples, with_actor: bool) -> Info:
+        """One update on a batch, targets included."""
+        info = self._update_critic(data)
+        if with_actor:
+            info.update(self._update_actor(data))
+            self._average_policy()
+        move_towards(self.critic_target.parameters(), self.critic.parameters(), self.tau)
+        move_towards(self.target_statistics, self.statistics, 1.0)
+        return info
+
+    def _update_critic(self, data: ReplayBufferSamples) -> Info:
+        """One step of the critics, in their unit, which moves first."""
+        critic, temperature = self.critic, self.actor.temperature
+        discounts = self.gamma if data.discounts is None else data.discounts
+        target, info = critic_target(self.policy, self.method, data, discounts)
+        if critic.normalizes_values:
+            factor = move_unit((critic, self.critic_target), target)
+            if self.temperature_rule.tuned:
+                temperature.rescale(factor)
+        loss, losses = critic_loss(self.policy, data, target)
+        self._descend("critic", loss / critic.unit.square().view_as(loss))
+        return {**info, **losses}
+
+    def _update_actor(self, data: ReplayBufferSamples) -> Info:
+        """One step of the actor, of its one-step network and of the temperature."""
+        batch = actor_batch(self.policy, self.method, data)
+        loss, info = actor_loss(self.method, batch)
+        if batch.acting_velocity is not None:
+            distillation, more = distillation_loss(batch)
+            loss, info = loss + distillation, {**info, **more}
+        self._descend("actor", loss)
+        info["rfm/temperature"] = batch.temperature.view_as(loss)
+        if self.temperature_rule.tuned:
+            loss, more = temperature_loss(self.actor.temperature, self.method, batch)
+            self._descend("temperature", loss)
+            info.update(more)
+        return info
+
+    def _average_policy(self) -> None:
+        """Move the averaged network towards the actor's, where there is one."""
+        averaged, tau = self.actor.averaged_network, self.settings.actor_update.average
+        if averaged is not None and tau is not None:
+            move_towards(averaged.parameters(), self.actor.acting_network.parameters(), tau)

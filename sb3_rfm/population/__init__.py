@@ -1,0 +1,1 @@
+"""Populations: several models of one kind, trained in one process with one update for all."""

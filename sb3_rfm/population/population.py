@@ -1,0 +1,199 @@
+"""A population: models of one kind whose updates and exploring actions are computed together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
+from torch import Tensor
+
+from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.config import Settings
+from sb3_rfm.common.cuda_graphs import Graphed, GraphedUpdate, may_capture
+from sb3_rfm.common.optimization import has_finite_gradients
+from sb3_rfm.common.staging import Staging
+from sb3_rfm.common.targets import Info
+from sb3_rfm.common.temperature import DUAL_RATE
+from sb3_rfm.common.updates import Updates
+from sb3_rfm.population.stacking import stack_policies
+from sb3_rfm.sampling.registry import require
+
+SAME = (
+    "observation_space",
+    "action_space",
+    "device",
+    "n_envs",
+    "batch_size",
+    "train_freq",
+    "gradient_steps",
+    "learning_starts",
+    "n_steps",
+    "tau",
+    "policy_class",
+    "policy_kwargs",
+    "target_entropy",
+    "bfloat16",
+    "on_nan",
+    "cuda_graph",
+)
+"""What members have in common beside their class and settings."""
+
+
+class Population(Updates):
+    """
+    N models whose policies are stacked: an update of all of them is one.
+
+    Each goes on to be an ordinary model: what is done to it alone (``save``, ``predict``,
+    ``set_parameters``, an update of its own) is done to its part of the stack. Its optimizers stay
+    its own.
+
+    :param models: of one class and of equal settings; seeds, environments, learning rates, gamma
+        and temperatures that are not tuned may differ
+    :raises ValueError: members that differ in anything else, and what cannot be stacked
+    """
+
+    def __init__(self, models: Sequence[FlowActorCritic]) -> None:
+        check_members(models)
+        first = models[0]
+        self.models = list(models)
+        self.settings, self.method = first.settings, first.method
+        self.temperature_rule, self.tau = first.temperature_rule, first.tau
+        gammas = [model.gamma for model in models]
+        device = first.device
+        self.gamma: Any = th.tensor(gammas, device=device).view(-1, 1, 1)
+        if len(set(gammas)) == 1:
+            self.gamma = gammas[0]
+        self.policy, self._parameters = stack_policies([model.policy for model in models])
+        self.actor, self.critic = self.policy.actor, self.policy.critic
+        self.critic_target = self.policy.critic_target
+        self._find_statistics()
+        log_value = self.actor.temperature.log_value
+        self.temperature_optimizer = th.optim.SGD([log_value], DUAL_RATE)
+        shared = self.policy.share_features_extractor
+        critics = self.critic.q_networks if shared else [self.critic]
+        self.parameters = {
+            "actor": self.actor.flow_parameters(),
+            "critic": [p for network in critics for p in network.parameters()],
+        }
+        self.skips = first.on_nan == "skip"
+        self._compute: dict[bool, Callable[..., Info]] = {
+            with_actor: partial(self._update_all, with_actor=with_actor)
+            for with_actor in (False, True)
+        }
+        self._act: Callable[[Any, Any], Tensor] = self._act_all
+        optimizers = [first.actor.optimizer, first.critic.optimizer]
+        if may_capture(first.cuda_graph, device, first.on_nan, optimizers):
+            gives_way, place = first.cuda_graph == "auto", partial(Staging, device=device)
+            self._compute = {
+                key: GraphedUpdate(update, place=place, gives_way=gives_way)
+                for key, update in self._compute.items()
+            }
+            self._act = Graphed(self._act_all, gives_way=gives_way)
+
+    def update(self, batches: Sequence[ReplayBufferSamples], with_actor: bool) -> list[Info]:
+        """
+        One update of each member.
+
+        :param batches: one for each
+        :param with_actor: whether it is the actors' too
+        :return: quantities to log of each
+        """
+        if any(
+            p.grad is not g for each in self._parameters for p, g in zip(*each[1:], strict=True)
+        ):
+            for each in self._parameters:  # a member has updated itself meanwhile
+                each.link()
+        info = self._compute[with_actor](*batches)
+        rows = {key: value.unbind() for key, value in info.items()}
+        return [{key: row[i] for key, row in rows.items()} for i in range(len(self.models))]
+
+    def act(self, obs: Sequence[PyTorchObs], noise: Sequence[Tensor]) -> list[Tensor]:
+        """
+        One exploring action of each member in each of its environments.
+
+        :param obs: of each, (B, ...)
+        :param noise: where its candidates start, (M, B, D)
+        :return: of each, in [-1, 1], (B, D)
+        """
+        actions = self._act(tuple(obs), tuple(noise))
+        return list(actions.to("cpu").unbind())  # one wait for all
+
+    def _update_all(self, *batches: ReplayBufferSamples, with_actor: bool) -> Info:
+        """:meth:`Updates._update` of the members' batches, (N, B, ...)."""
+        return self._update(together(*batches), with_actor)
+
+    @th.no_grad()
+    def _act_all(self, obs: Sequence[PyTorchObs], noise: Sequence[Tensor]) -> Tensor:
+        """Actions, (N, B, D)."""
+        return self.actor.act(together(*obs), th.stack(list(noise), 1), deterministic=False)
+
+    def _descend(self, part: str, loss: Tensor) -> None:
+        if part == "temperature":
+            self.temperature_optimizer.zero_grad()
+            loss.sum().backward()
+            self.temperature_optimizer.step()
+            return
+        gradients: Any = [p.grad for p in self.parameters[part]]
+        th._foreach_zero_(gradients)
+        loss.sum().backward()
+        limit = self.settings.actor_update.max_grad_norm if part == "actor" else None
+        for model in self.models:
+            optimizer = getattr(model, part).optimizer
+            own = [p for group in optimizer.param_groups for p in group["params"]]
+            if limit is not None:
+                th.nn.utils.clip_grad_norm_(own, limit)
+            if not self.skips or has_finite_gradients(own):
+                optimizer.step()
+
+
+def together(*parts: Any) -> Any:
+    """
+    Tensors of the members in one, or dictionaries or batches of such.
+
+    :param parts: of each member, of one shape
+    :return: (N, ...)
+    """
+    first = parts[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return th.stack(parts)
+    if isinstance(first, dict):
+        return {key: together(*(part[key] for part in parts)) for key in first}
+    return type(first)(*(together(*each) for each in zip(*parts, strict=True)))
+
+
+def check_members(models: Sequence[FlowActorCritic]) -> None:
+    """
+    Refuse models that are not of one kind.
+
+    :param models: the members
+    :raises ValueError: what is not the same
+    :raises TypeError: a model whose updates are not this package's
+    """
+    for model in models:
+        if not isinstance(model, FlowActorCritic):
+            raise TypeError(
+                "members of a population must be of an algorithm of sb3_rfm whose updates are its "
+                f"own (not SAC, whose are Stable-Baselines3's); got {type(model).__name__}"
+            )
+    first = models[0]
+    for index, model in enumerate(models[1:], 1):
+        require(type(model) is type(first), f"member {index}", type(model), f"{type(first)}")
+        for name in SAME:
+            own, others = getattr(model, name), getattr(first, name)
+            require(own == others, f"{name} of member {index}", own, f"that of member 0, {others}")
+        own, others = (_shared_settings(each.settings) for each in (model, first))
+        require(own == others, f"settings of member {index}", own, f"those of member 0, {others}")
+        step, steps = model._n_updates, first._n_updates
+        every = first.settings.actor_update.every
+        require(step % every == steps % every, f"updates of member {index}", step, f"{steps}")
+
+
+def _shared_settings(settings: Settings) -> Settings:
+    """What members have in common: not the critics' learning rate, nor a temperature not tuned."""
+    temperature = "auto" if settings.tunes_temperature else 1.0
+    update = replace(settings.critic_update, learning_rate=1.0)
+    return replace(settings, critic_update=update, temperature=temperature)
