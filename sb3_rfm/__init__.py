@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sb3_rfm.algorithms.rfm_flow import AUTHORS
     from sb3_rfm.checkpoints.callback import CheckpointEverything, load_checkpoint
     from sb3_rfm.envs import make_dmc
+    from sb3_rfm.population.training import train_population
 
 __all__ = [
     "AUTHORS",
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "load_checkpoint",
     "make_dmc",
+    "train_population",
 ]
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "AUTHORS": "sb3_rfm.algorithms.rfm_flow",
     **dict.fromkeys(("CheckpointEverything", "load_checkpoint"), "sb3_rfm.checkpoints.callback"),
     "make_dmc": "sb3_rfm.envs",
+    "train_population": "sb3_rfm.population.training",
 }
 
 find_moved_modules()

@@ -331,16 +331,14 @@ class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgori
             return super().predict(observation, state, episode_start, deterministic)
 
     def _sample(self, batch_size: int) -> ReplayBufferSamples:
-        """A batch of transitions on the device of the networks, without waiting for it."""
+        """A batch of transitions; of a GPU, on the host, so that nothing waits for it."""
         buffer = self.replay_buffer
         assert buffer is not None
         if self.device.type == "cuda":
             sample_on_host(buffer)  # here, because SB3 gives a loaded buffer its device
         data = buffer.sample(batch_size, env=self._vec_normalize_env)
         self._see_rewards(data)
-        if self.device.type == "cuda" and self._acts is None:
-            return uploaded(data, self.device)
-        return data  # a graph has a place of its own on the device
+        return data
 
     def _make_updates(self) -> None:
         """Updates without and with the actor's, captured as CUDA graphs where that is asked for."""
@@ -354,6 +352,8 @@ class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgori
         for optimizer in optimizers:
             set_capturable(optimizer, graphed, self.device)
         self._acts = None
+        if not graphed and self.device.type == "cuda":
+            self.updates = {key: self._sent(update) for key, update in self.updates.items()}
         if graphed:
             gives_way, place = self.cuda_graph == "auto", partial(Staging, device=self.device)
             self.updates = {
@@ -362,6 +362,10 @@ class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgori
             }
             acts = {best: partial(self.actor.act, deterministic=best) for best in (False, True)}
             self._acts = {best: Graphed(act, gives_way=gives_way) for best, act in acts.items()}
+
+    def _sent(self, update: Update) -> Update:
+        """An update of batches on the host."""
+        return lambda data: update(uploaded(data, self.device))
 
     def _descend(self, part: str, loss: Tensor) -> None:
         if part == "temperature":

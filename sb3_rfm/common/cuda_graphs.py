@@ -152,27 +152,27 @@ class GraphedUpdate:
     """
     An update by a :class:`Graphed`; what it reports lies in one row.
 
-    :param update: a batch -> quantities to log, () each
+    :param update: batches -> quantities to log, of one shape
     :param options: of :class:`Graphed`
     """
 
-    def __init__(self, update: Update, **options: Any) -> None:
+    def __init__(self, update: Callable[..., Info], **options: Any) -> None:
         self.update, self.keys = update, list[str]()
         self.graph = Graphed(self._row, **options)
 
-    def _row(self, data: ReplayBufferSamples) -> Tensor:
-        info = self.update(data)
+    def _row(self, *batches: ReplayBufferSamples) -> Tensor:
+        info = self.update(*batches)
         self.keys = list(info)
         return th.stack([value.detach() for value in info.values()])
 
-    def __call__(self, data: ReplayBufferSamples) -> Info:
+    def __call__(self, *batches: ReplayBufferSamples) -> Info:
         """
         One update.
 
-        :param data: the batch
+        :param batches: one, or one of each member of a population
         :return: quantities to log
         """
-        row = self.graph(data)
+        row = self.graph(*batches)
         return dict(zip(self.keys, row.unbind(), strict=True))
 
 

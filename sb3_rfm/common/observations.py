@@ -140,7 +140,7 @@ def _parts(space: spaces.Space) -> Mapping[str, spaces.Space]:
 def _normalized(obs: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """One part, (B, ...), by its mean and scale, (N) each."""
     flat = obs.flatten(1) if obs.dim() > 2 else obs
-    return (flat - mean).mul_(scale).clamp_(-CLIP, CLIP).view(obs.shape)
+    return (flat - mean).mul_(scale).clamp(-CLIP, CLIP).view(obs.shape)
 
 
 class NormalizedInputs(BaseModel):

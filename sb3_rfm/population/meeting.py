@@ -22,8 +22,8 @@ class Meeting:
     N threads that take turns.
 
     :param serve: {member: what it asks for} -> {member: the answer}, called in the thread of
-        :meth:`run` each time that all the members that are left ask for something; an answer that
-        is an exception is raised where it was asked for
+        :meth:`run` each time that all the members that are left ask for something; who gets no
+        answer goes on waiting
     """
 
     def __init__(self, serve: Callable[[dict[int, Any]], dict[int, Any]]) -> None:
@@ -46,10 +46,7 @@ class Meeting:
         """
         self.asked[member] = request
         self._give_back_turn(member)
-        answer = self.answers.pop(member)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return self.answers.pop(member)
 
     def _give_back_turn(self, member: int) -> None:
         self.back.release()
@@ -70,15 +67,16 @@ class Meeting:
         ]
         for thread in threads:
             thread.start()
-        left = list(range(len(works)))
+        ready = left = list(range(len(works)))
         try:
             while left:
-                for member in left:
+                for member in ready:
                     self._give_turn(member)
                 left = [member for member in left if member not in self.done]
-                if left:
-                    asked, self.asked = self.asked, {}
-                    self.answers = self.serve(asked)
+                self.answers = self.serve(self.asked) if left else {}
+                ready = list(self.answers)
+                for member in ready:
+                    del self.asked[member]
         finally:
             self.broken_off = True
             for member in left:

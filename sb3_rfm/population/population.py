@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSample
 from torch import Tensor
 
 from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.batches import uploaded
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.cuda_graphs import Graphed, GraphedUpdate, may_capture
 from sb3_rfm.common.optimization import has_finite_gradients
@@ -61,7 +62,7 @@ class Population(Updates):
         self.settings, self.method = first.settings, first.method
         self.temperature_rule, self.tau = first.temperature_rule, first.tau
         gammas = [model.gamma for model in models]
-        device = first.device
+        self._device = device = first.device
         self.gamma: Any = th.tensor(gammas, device=device).view(-1, 1, 1)
         if len(set(gammas)) == 1:
             self.gamma = gammas[0]
@@ -122,7 +123,10 @@ class Population(Updates):
 
     def _update_all(self, *batches: ReplayBufferSamples, with_actor: bool) -> Info:
         """:meth:`Updates._update` of the members' batches, (N, B, ...)."""
-        return self._update(together(*batches), with_actor)
+        data: ReplayBufferSamples = together(*batches)
+        if self._device.type == "cuda":
+            data = uploaded(data, self._device)  # a graph's are there
+        return self._update(data, with_actor)
 
     @th.no_grad()
     def _act_all(self, obs: Sequence[PyTorchObs], noise: Sequence[Tensor]) -> Tensor:

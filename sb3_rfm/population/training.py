@@ -1,6 +1,7 @@
 """Training of a population."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs, Rep
 from torch import Tensor
 
 from sb3_rfm.common.algorithm import FlowActorCritic
+from sb3_rfm.common.batches import tensors_of
 from sb3_rfm.population.meeting import Meeting
 from sb3_rfm.population.population import Population, check_members
 from sb3_rfm.sampling.registry import require
@@ -25,6 +27,26 @@ class MembersFailedError(RuntimeError):
         self.errors = errors
         each = "; ".join(f"member {i}: {type(e).__name__}: {e}" for i, e in sorted(errors.items()))
         super().__init__(f"{len(errors)} of the population failed, the others are trained: {each}")
+
+
+ACT, UPDATE, UPDATE_ALL = "act", "update of the critics", "update of critics and actor"
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    What a member asks for.
+
+    :param kind: one of the three above
+    :param arguments: observations and noise, or a batch
+    """
+
+    kind: str
+    arguments: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        """What requests have to have in common to be served together."""
+        return f"{self.kind} {[tuple(tensor.shape) for tensor in tensors_of(self.arguments)]}"
 
 
 class Joint:
@@ -66,34 +88,36 @@ class Joint:
                 model.updates, model._acts = updates, acts
 
     def _update(self, member: int, with_actor: bool, data: ReplayBufferSamples) -> Any:
-        return self.meeting.ask(member, ("update", with_actor, data))
+        return self.meeting.ask(member, Request(UPDATE_ALL if with_actor else UPDATE, (data,)))
 
     def _act(self, member: int, obs: PyTorchObs, noise: Tensor) -> Any:
-        return self.meeting.ask(member, ("act", obs, noise))
+        return self.meeting.ask(member, Request(ACT, (obs, noise)))
 
-    def _serve(self, asked: dict[int, Any]) -> dict[int, Any]:
-        """What all members ask for, in one where it is the same; else one after the other."""
-        members, requests = list(asked), list(asked.values())
+    def _serve(self, asked: dict[int, Request]) -> dict[int, Any]:
+        """
+        What all members ask for together, where it is the same. Else some act (a callback of theirs
+        does), which they do alone while the others wait with their update.
+        """
+        members = sorted(asked)
+        requests = [asked[member] for member in members]
         models = [self.models[member] for member in members]
         if self.population is None or self.population.models != models:
             self.population = Population(models)
-        kinds = {request[0] for request in requests}
-        if kinds == {"act"}:
-            obs, noise = ([request[i] for request in requests] for i in (1, 2))
-            return dict(zip(members, self.population.act(obs, noise), strict=True))
-        if kinds == {"update"} and len({request[1] for request in requests}) == 1:
-            batches = [request[2] for request in requests]
-            infos = self.population.update(batches, requests[0][1])
-            return dict(zip(members, infos, strict=True))
-        return {member: self._alone(member, request) for member, request in asked.items()}
+        if len({str(request) for request in requests}) == 1:
+            first, *others = zip(*(request.arguments for request in requests), strict=True)
+            if requests[0].kind == ACT:
+                answers: list[Any] = self.population.act(first, *others)
+            else:
+                answers = self.population.update(first, requests[0].kind == UPDATE_ALL)
+            return dict(zip(members, answers, strict=True))
+        acting = {member: request for member, request in asked.items() if request.kind == ACT}
+        return {m: self._alone(m, request) for m, request in (acting or asked).items()}
 
-    def _alone(self, member: int, request: tuple[Any, ...]) -> Any:
-        kind, *arguments = request
-        if kind == "act":
+    def _alone(self, member: int, request: Request) -> Any:
+        if request.kind == ACT:
             with th.no_grad():
-                return self.acts[member][False](*arguments)
-        with_actor, data = arguments
-        return self.updates[member][with_actor](data)
+                return self.acts[member][False](*request.arguments)
+        return self.updates[member][request.kind == UPDATE_ALL](*request.arguments)
 
 
 def train_population(

@@ -91,7 +91,7 @@ def test_a_gpu_is_sent_what_was_sampled(tmp_path: Path) -> None:
     one.load_replay_buffer(tmp_path / "buffer")  # which gives it the device of the model
     one.learn(20, reset_num_timesteps=False)
     np.random.seed(0)  # noqa: NPY002  (SB3's buffers draw from it)
-    sent = one._sample(8)
+    sent = uploaded(one._sample(8), one.device)
     np.random.seed(0)  # noqa: NPY002  (SB3's buffers draw from it)
     kept = one.replay_buffer.sample(8)
     for there, here in zip(tensors_of(sent), tensors_of(kept), strict=True):
