@@ -19,7 +19,7 @@ PUBLIC = "the public names"  # sb3_rfm/__init__.py
 FLOORS = [
     ["sampling", "utils", "envs"],
     ["export", "checkpoints", "results"],
-    ["common", "experiments"],
+    ["common", "population", "experiments"],
     ["algorithms"],
     [PUBLIC],
     ["cli"],

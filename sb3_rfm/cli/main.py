@@ -130,6 +130,7 @@ def compare(arguments: list[str]) -> int:
 
     resources = Resources(options.pop("device"), progress=False)
     retries, jobs, ray = (options.pop(name) for name in ("retries", "jobs", "ray"))
+    population = options.pop("population")
     given = {name: value for name, value in options.items() if value is not None}
     file = read_request(given.pop("config")) if "config" in given else {}
     if "hyperparams" in given:
@@ -137,7 +138,8 @@ def compare(arguments: list[str]) -> int:
     request = combined(file, given)
     folder = Path(request.get("folder") or "runs/comparison")
     command = command_line(["sb3-rfm", "compare", *arguments])
-    return run_comparison(request, folder, _executor(jobs, ray), resources, retries, command)
+    executor = _executor(jobs, ray)
+    return run_comparison(request, folder, executor, resources, retries, command, population)
 
 
 def _executor(jobs: int | None, ray: str | None) -> "Callable[[int], Executor]":

@@ -111,6 +111,13 @@ def compare_parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, metavar="N", help="runs at a time (the CPU cores; with --ray, all)")
     add("--retries", type=int, default=2, metavar="N", help="of a run whose worker was killed (2)")
     add(
+        "--population",
+        default="auto",
+        metavar="N",
+        help="seeds of an algorithm on an environment that one worker trains together, at most "
+        "(auto: 16 on a GPU, 1 on the CPU)",
+    )
+    add(
         "--ray",
         nargs="?",
         const="",

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
@@ -32,17 +32,29 @@ class StopRequest:
     Turns the signals that ask a program to end into a request to stop at the end of the rollout, so
     that what is saved is never half of an update. A second signal stops at once.
 
-    Used as ``with StopRequest() as stop:``.
+    Used as ``with StopRequest() as stop:``. Signals come to the main thread: in another one it says
+    whether a stop was requested of the main thread's, if there is any.
     """
 
+    of_main_thread: "ClassVar[StopRequest | None]" = None
+
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
+        self._followed: StopRequest | None = None
         self._handlers: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self._requested or (self._followed is not None and self._followed.requested)
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._handlers[number] = signal.signal(number, self._handle)
+            StopRequest.of_main_thread = self
+        else:
+            self._followed = StopRequest.of_main_thread
         return self
 
     def __exit__(
@@ -53,11 +65,13 @@ class StopRequest:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if StopRequest.of_main_thread is self:
+            StopRequest.of_main_thread = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self._requested = True
         with contextlib.suppress(OSError):  # no such file, or on a full disk
             # print is not safe in a signal handler
             os.write(2, b"\nStopping: saving the run. Once more to stop without saving.\n")

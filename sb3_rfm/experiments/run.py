@@ -260,14 +260,16 @@ def _learn(
     :raises EndlessEpisode: when an evaluation does not end
     """
     from sb3_rfm.experiments.episodes import EndlessEpisode
+    from sb3_rfm.population.training import taking_part
 
     try:
-        model.learn(
-            settings.steps - model.num_timesteps,
-            callback=callbacks,
-            reset_num_timesteps=model.num_timesteps == 0,
-            progress_bar=progress,
-        )
+        with taking_part(model):
+            model.learn(
+                settings.steps - model.num_timesteps,
+                callback=callbacks,
+                reset_num_timesteps=model.num_timesteps == 0,
+                progress_bar=progress,
+            )
     except EndlessEpisode:
         raise  # the user can put it right
     except (ValueError, AssertionError, FloatingPointError) as error:

@@ -1,6 +1,9 @@
 """Training of a population."""
 
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,9 +12,11 @@ import torch as th
 from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs, ReplayBufferSamples
 from torch import Tensor
 
+from sb3_rfm.common.actor import Act
 from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.batches import tensors_of
-from sb3_rfm.population.meeting import Meeting
+from sb3_rfm.common.cuda_graphs import Update
+from sb3_rfm.population.meeting import Meeting, Work
 from sb3_rfm.population.population import Population, check_members
 from sb3_rfm.sampling.registry import require
 
@@ -27,6 +32,26 @@ class MembersFailedError(RuntimeError):
         self.errors = errors
         each = "; ".join(f"member {i}: {type(e).__name__}: {e}" for i, e in sorted(errors.items()))
         super().__init__(f"{len(errors)} of the population failed, the others are trained: {each}")
+
+
+_seats = threading.local()
+
+
+@contextmanager
+def taking_part(model: Any) -> Iterator[None]:
+    """
+    Have a model learn with the others, where this is run in a member's thread of a :class:`Joint`;
+    else by itself. Within a ``with`` block.
+
+    :param model: any; what is no :class:`FlowActorCritic` learns by itself
+    """
+    taken: tuple[Joint, int] | None = getattr(_seats, "taken", None)
+    if taken is None or not isinstance(model, FlowActorCritic):
+        yield
+        return
+    joint, member = taken
+    with joint.taking_part(member, model):
+        yield
 
 
 ACT, UPDATE, UPDATE_ALL = "act", "update of the critics", "update of critics and actor"
@@ -51,41 +76,52 @@ class Request:
 
 class Joint:
     """
-    Has the updates and the exploring actions of models done together, as long as their ``learn``
-    runs side by side.
+    Has the updates and the exploring actions of models done together, where their ``learn`` runs
+    side by side.
 
-    :param models: the members; see :class:`Population`
+    What is run in a member's thread may do more than learn: make the model, evaluate it, save it.
+    Each ``learn`` of it is within ``with taking_part(model):``.
     """
 
-    def __init__(self, models: Sequence[FlowActorCritic]) -> None:
-        check_members(models)
-        self.models = list(models)
-        self.updates = [model.updates for model in models]
-        self.acts = [
-            {best: partial(model.actor.act, deterministic=best) for best in (False, True)}
-            if model._acts is None
-            else model._acts
-            for model in models
-        ]
+    def __init__(self) -> None:
         self.meeting = Meeting(self._serve)
+        self.models: dict[int, FlowActorCritic] = {}
+        self.updates: dict[int, Mapping[bool, Update]] = {}
+        self.acts: dict[int, Mapping[bool, Act]] = {}
         self.population: Population | None = None
+        self.refused: list[FlowActorCritic] = []
 
-    def learn(self, learns: Sequence[Any]) -> dict[int, BaseException]:
+    def run(self, works: Sequence[Work]) -> dict[int, BaseException]:
         """
-        Run what calls each member's ``learn``.
+        Run what makes the members learn, each in a thread of its own.
 
-        :param learns: functions without arguments
+        :param works: functions without arguments
         :return: what ended those that failed
         """
-        own = [model._acts for model in self.models]
-        for member, model in enumerate(self.models):
-            model.updates = {key: partial(self._update, member, key) for key in (False, True)}
-            model._acts = {True: self.acts[member][True], False: partial(self._act, member)}
+        return self.meeting.run([partial(self._seated, *each) for each in enumerate(works)])
+
+    def _seated(self, member: int, work: Work) -> None:
+        _seats.taken = (self, member)
+        work()
+
+    @contextmanager
+    def taking_part(self, member: int, model: FlowActorCritic) -> Iterator[None]:
+        """
+        Have a model's updates and exploring actions done with the others', within a ``with`` block.
+
+        :param member: its number
+        :param model: the member
+        """
+        updates, acts = model.updates, model._acts
+        alone = {best: partial(model.actor.act, deterministic=best) for best in (False, True)}
+        self.models[member], self.updates[member] = model, updates
+        self.acts[member] = alone if acts is None else acts
+        model.updates = {key: partial(self._update, member, key) for key in (False, True)}
+        model._acts = {True: self.acts[member][True], False: partial(self._act, member)}
         try:
-            return self.meeting.run(learns)
+            yield
         finally:
-            for model, updates, acts in zip(self.models, self.updates, own, strict=True):
-                model.updates, model._acts = updates, acts
+            model.updates, model._acts = updates, acts
 
     def _update(self, member: int, with_actor: bool, data: ReplayBufferSamples) -> Any:
         return self.meeting.ask(member, Request(UPDATE_ALL if with_actor else UPDATE, (data,)))
@@ -100,10 +136,8 @@ class Joint:
         """
         members = sorted(asked)
         requests = [asked[member] for member in members]
-        models = [self.models[member] for member in members]
-        if self.population is None or self.population.models != models:
-            self.population = Population(models)
-        if len({str(request) for request in requests}) == 1:
+        if len({str(request) for request in requests}) == 1 and self._has_met(members):
+            assert self.population is not None
             first, *others = zip(*(request.arguments for request in requests), strict=True)
             if requests[0].kind == ACT:
                 answers: list[Any] = self.population.act(first, *others)
@@ -112,6 +146,19 @@ class Joint:
             return dict(zip(members, answers, strict=True))
         acting = {member: request for member, request in asked.items() if request.kind == ACT}
         return {m: self._alone(m, request) for m, request in (acting or asked).items()}
+
+    def _has_met(self, members: list[int]) -> bool:
+        """Stack the models of members that are left, unless they are; whether they can be."""
+        models = [self.models[member] for member in members]
+        if models == self.refused:
+            return False
+        if self.population is None or self.population.models != models:
+            try:
+                self.population = Population(models)
+            except (ValueError, TypeError) as error:
+                self.refused = models
+                warnings.warn(f"no population, each is updated by itself: {error}", stacklevel=2)
+        return models != self.refused
 
     def _alone(self, member: int, request: Request) -> Any:
         if request.kind == ACT:
@@ -155,18 +202,19 @@ def train_population(
     for name, given in (("callbacks", callbacks), ("tb_log_names", tb_log_names)):
         each = f"one for each of the {len(models)} models"
         require(given is None or len(given) == len(models), name, given, each)
-    learns = [
-        partial(
-            model.learn,
-            total_timesteps,
-            callback=None if callbacks is None else callbacks[index],
-            log_interval=log_interval,
-            tb_log_name=None if tb_log_names is None else tb_log_names[index],
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar and index == 0,
-        )
-        for index, model in enumerate(models)
-    ]
-    errors = Joint(models).learn(learns)
+    check_members(models)
+
+    def learn(index: int) -> None:
+        with taking_part(models[index]):
+            models[index].learn(
+                total_timesteps,
+                callback=None if callbacks is None else callbacks[index],
+                log_interval=log_interval,
+                tb_log_name=None if tb_log_names is None else tb_log_names[index],
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar and index == 0,
+            )
+
+    errors = Joint().run([partial(learn, index) for index in range(len(models))])
     if errors:
         raise MembersFailedError(errors) from next(iter(errors.values()))

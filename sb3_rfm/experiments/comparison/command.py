@@ -10,7 +10,7 @@ from sb3_rfm.experiments.comparison.definition import Comparison
 from sb3_rfm.experiments.comparison.definition_file import read_comparison, write_comparison
 from sb3_rfm.experiments.comparison.executors import Executor
 from sb3_rfm.experiments.comparison.request import define
-from sb3_rfm.experiments.comparison.runner import ComparisonRunner
+from sb3_rfm.experiments.comparison.runner import ComparisonRunner, population_size
 from sb3_rfm.experiments.comparison.runs import (
     LOG,
     ComparisonRun,
@@ -33,6 +33,7 @@ def compare(
     resources: Resources = QUIET,
     retries: int = 2,
     command: str = "",
+    population: str = "auto",
 ) -> int:
     """
     Carry a comparison out in its folder, new or begun before.
@@ -44,6 +45,8 @@ def compare(
     :param resources: device and threads of each run
     :param retries: how often a run is taken up again when its worker died
     :param command: noted in ``comparison.yml``
+    :param population: seeds of an algorithm on an environment that are trained together, at most;
+        "auto" for 16 on a GPU and each by itself on the CPU
     :return: exit code: 0; 1 when a run failed, or something could not be written; 130 when it was
         stopped
     :raises ValueError: when the definition is wrong or contradicts the folder's, or another process
@@ -51,6 +54,7 @@ def compare(
     """
     if retries < 0:
         raise ValueError(f"retries must be an integer of at least 0, got {retries!r}.")
+    size = population_size(population, resources.device)
     prepare(given, folder)  # what is wrong is said before anything is made
     lock = FileLock(folder / "comparison.lock", "another sb3-rfm compare is at work here")
     with StopRequest() as stop, lock:
@@ -65,7 +69,7 @@ def compare(
             flush=True,
         )
         table = EvaluationTable(runs, folder / TABLE)
-        runner = ComparisonRunner(runs, table, resources, retries, command)
+        runner = ComparisonRunner(runs, table, resources, retries, command, size)
         runner.run(executor, stop)
     return _report(runner, folder, stop.requested)
 

@@ -16,10 +16,12 @@ from sb3_rfm.experiments.comparison.runs import (
     forget_progress,
     read_progress,
 )
-from sb3_rfm.experiments.comparison.worker import Outcome, train_run
+from sb3_rfm.experiments.comparison.worker import Outcome, train_runs
+from sb3_rfm.experiments.hyperparams import algorithm_class
 from sb3_rfm.experiments.run import Resources
 
 POLL = 0.5  # seconds between two looks at the runs
+LARGEST = 16  # seeds that "auto" trains together: an update of so many takes a quarter longer
 
 
 @dataclass
@@ -32,6 +34,8 @@ class ComparisonRunner:
     :param resources: device and threads of each
     :param retries: how often a run is taken up again when its worker died
     :param command: noted in each ``config.yml``
+    :param population: how many seeds of an algorithm on an environment are trained as a population,
+        at most; 1 for each by itself
 
     ``errors`` says why runs failed, ``unwritten`` what could not be written.
     """
@@ -41,11 +45,12 @@ class ComparisonRunner:
     resources: Resources
     retries: int
     command: str
+    population: int = 1
     errors: dict[ComparisonRun, str] = field(default_factory=dict)
     unwritten: list[str] = field(default_factory=list)
     _lost: dict[ComparisonRun, int] = field(default_factory=dict)
     _executor: Executor | None = None
-    _futures: "dict[Future[Outcome], RunProgress]" = field(default_factory=dict)
+    _futures: "dict[Future[list[Outcome]], list[RunProgress]]" = field(default_factory=dict)
 
     def run(self, executor: Callable[[int], Executor], stop: StopRequest) -> None:
         """
@@ -63,9 +68,10 @@ class ComparisonRunner:
         self._read(progress)
         waiting = [item for item in progress.values() if item.state == WAITING]
         if waiting and not stop.requested:
-            with executor(len(waiting)) as self._executor, display() as show:
-                for item in waiting:
-                    self._submit(item)
+            groups = self._groups(waiting)
+            with executor(len(groups)) as self._executor, display() as show:
+                for group in groups:
+                    self._submit(group)
                 self._follow(list(progress.values()), progress, show, stop)
         if self.table.unwritten:
             self.table.write()  # there may be room by now
@@ -99,65 +105,107 @@ class ComparisonRunner:
                 show.evaluated(item, items)
             show.update(items)
 
-    def _submit(self, item: RunProgress) -> None:
+    def _groups(self, items: list[RunProgress]) -> list[list[RunProgress]]:
         """
-        Hand a run to the executor.
+        Runs that are trained by one worker: the seeds of an algorithm on an environment, where
+        populations are asked for and it can be in one.
 
-        :param item: the run
+        :param items: the runs, in order
+        :return: groups of them, in the order of their first
         """
-        item.state = WAITING
-        forget_progress(item.run)
+        groups: dict[tuple[str, str, int], list[RunProgress]] = {}
+        counts: dict[tuple[str, str], int] = {}
+        for item in items:
+            kind = item.run.label, item.run.settings.env
+            size = self.population if may_be_member(item.run.settings.algo) else 1
+            number = counts[kind] = counts.get(kind, -1) + 1
+            groups.setdefault((*kind, number // size), []).append(item)
+        return list(groups.values())
+
+    def _submit(self, group: list[RunProgress]) -> None:
+        """
+        Hand runs to the executor.
+
+        :param group: runs of one worker
+        """
+        for item in group:
+            item.state = WAITING
+            forget_progress(item.run)
         assert self._executor is not None
-        future = self._executor.submit(train_run, item.run, self.resources, self.command)
-        self._futures[future] = item
+        runs = [item.run for item in group]
+        future = self._executor.submit(train_runs, runs, self.resources, self.command)
+        self._futures[future] = group
 
-    def _settle(self, future: "Future[Outcome]", show: Display, stop: StopRequest) -> None:
+    def _settle(self, future: "Future[list[Outcome]]", show: Display, stop: StopRequest) -> None:
         """
-        A run's worker has ended: see how.
+        A worker has ended: see how.
 
-        :param future: of the run
+        :param future: of its runs
         :param show: the display
         :param stop: whether it was asked to
         """
-        item = self._futures.pop(future)
+        group, again = self._futures.pop(future), list[RunProgress]()
         try:
-            outcome = future.result()
+            outcomes = future.result()
         except (CancelledError, WorkerLost) as error:
-            if stop.requested:
-                item.state = STOPPED  # it had not begun, or not got so far as to save
-            else:
-                self._take_up_again(item, str(error) or "it was cancelled", show)
+            reason = str(error) or "it was cancelled"
+            for item in group:
+                if stop.requested:
+                    item.state = STOPPED  # it had not begun, or not got so far as to save
+                elif self._may_try_again(item, reason, show):
+                    again.append(item)
         except Exception as error:  # the executor's: it could not begin
-            self._fail(item, f"{type(error).__name__}: {error}", show)
+            for item in group:
+                self._fail(item, f"{type(error).__name__}: {error}", show)
         else:
-            if outcome.unwritten:
-                self.unwritten.append(outcome.unwritten)
-            if outcome.finished:
-                item.state, item.steps = FINISHED, item.target
-                show.event(f"{item.run.name}: finished")
-            elif outcome.error or outcome.unwritten:
-                self._fail(item, outcome.error or outcome.unwritten, show)
-            elif stop.requested:
-                item.state = STOPPED
-            else:
-                self._take_up_again(item, "its process was asked to stop", show)
+            for item, outcome in zip(group, outcomes, strict=True):
+                if self._is_to_go_on(item, outcome, show, stop):
+                    again.append(item)
+        if again:
+            self._submit(again)
 
-    def _take_up_again(self, item: RunProgress, reason: str, show: Display) -> None:
+    def _is_to_go_on(
+        self, item: RunProgress, outcome: Outcome, show: Display, stop: StopRequest
+    ) -> bool:
         """
-        Go on with a run whose worker died, unless it died too often.
+        See how a run ended.
+
+        :param item: the run
+        :param outcome: of its worker
+        :param show: the display
+        :param stop: whether it was asked to stop
+        :return: whether it is taken up again
+        """
+        if outcome.unwritten:
+            self.unwritten.append(outcome.unwritten)
+        if outcome.finished:
+            item.state, item.steps = FINISHED, item.target
+            show.event(f"{item.run.name}: finished")
+        elif outcome.error or outcome.unwritten:
+            self._fail(item, outcome.error or outcome.unwritten, show)
+        elif stop.requested:
+            item.state = STOPPED
+        else:
+            return self._may_try_again(item, "its process was asked to stop", show)
+        return False
+
+    def _may_try_again(self, item: RunProgress, reason: str, show: Display) -> bool:
+        """
+        Count a run whose worker died; it fails where that was too often.
 
         :param item: the run
         :param reason: what became of the worker
         :param show: the display
+        :return: whether it is taken up again
         """
         lost = self._lost[item.run] = self._lost.get(item.run, 0) + 1
         if lost > self.retries:
             self._fail(item, f"lost {lost} times, the last time {reason}", show)
-            return
+            return False
         steps = item.run.checkpoint_steps()
         where = "from the start" if steps is None else f"from step {steps}"
         show.event(f"{item.run.name}: {reason}; again {where} (retry {lost} of {self.retries})")
-        self._submit(item)
+        return True
 
     def _fail(self, item: RunProgress, error: str, show: Display) -> None:
         """
@@ -173,13 +221,14 @@ class ComparisonRunner:
 
     def _note_steps(self) -> None:
         """Look how far the runs under way are."""
-        for future, item in self._futures.items():
-            steps = read_progress(item.run)
-            if steps is None or future.done():
-                continue
-            if item.state == WAITING:
-                item.restart()
-            item.advance(steps)
+        for future, group in self._futures.items():
+            for item in group:
+                steps = read_progress(item.run)
+                if steps is None or future.done():
+                    continue
+                if item.state == WAITING:
+                    item.restart()
+                item.advance(steps)
 
     def _read(self, progress: dict[ComparisonRun, RunProgress]) -> list[RunProgress]:
         """
@@ -194,3 +243,35 @@ class ComparisonRunner:
                 progress[run].latest = rows[-1]
                 news.append(progress[run])
         return news
+
+
+def may_be_member(algorithm: str) -> bool:
+    """
+    Whether seeds of an algorithm can be trained as a population.
+
+    :param algorithm: its name
+    :return: whether its updates are this package's
+    """
+    from sb3_rfm.common.algorithm import FlowActorCritic
+
+    return issubclass(algorithm_class(algorithm), FlowActorCritic)
+
+
+def population_size(population: str, device: str) -> int:
+    """
+    How many seeds are trained together.
+
+    :param population: a number; "auto" for 16 on a GPU and 1 on the CPU
+    :param device: of PyTorch
+    :return: at least 1
+    :raises ValueError: anything else
+    """
+    if population == "auto":
+        from stable_baselines3.common.utils import get_device
+
+        return LARGEST if get_device(device).type == "cuda" else 1
+    if not population.isdecimal() or int(population) < 1:
+        raise ValueError(
+            f"population must be an integer of at least 1, or 'auto', got {population!r}."
+        )
+    return int(population)

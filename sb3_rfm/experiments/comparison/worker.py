@@ -1,21 +1,24 @@
-"""One run of a comparison, carried out by a worker: in its folder, with its output in a log file
-there, and on from its checkpoint where it has one.
+"""Runs of a comparison, carried out by a worker: each in its folder, with its output in a log file
+there, and on from its checkpoint where it has one; one alone, or several as a population.
 """
 
 import contextlib
 import os
 import shutil
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_rfm.experiments import run as experiment
+from sb3_rfm.experiments.callbacks import StopRequest
 from sb3_rfm.experiments.comparison.runs import LOG, ComparisonRun, write_progress
 from sb3_rfm.experiments.folder import LOCK, RunFolder
 from sb3_rfm.utils.streams import Unfailing
@@ -61,6 +64,34 @@ class NoteProgress(BaseCallback):
         return True
 
 
+def train_runs(
+    runs: Sequence[ComparisonRun], resources: experiment.Resources, command: str
+) -> list[Outcome]:
+    """
+    Train several runs side by side: their updates are a population's
+    (:mod:`sb3_rfm.population.training`). One that fails leaves the others alone.
+
+    :param runs: of an algorithm on an environment, different seeds
+    :param resources: device, threads
+    :param command: noted in each ``config.yml``
+    :return: how each of them ended
+    """
+    if len(runs) == 1:
+        return [train_run(runs[0], resources, command)]
+    from sb3_rfm.population.training import Joint
+
+    outcomes: dict[int, Outcome] = {}
+
+    def train(index: int) -> None:
+        outcomes[index] = train_run(runs[index], resources, command)
+
+    with StopRequest(), OutputByThread().used():
+        errors = Joint().run([partial(train, index) for index in range(len(runs))])
+    for index, error in errors.items():
+        outcomes[index] = Outcome(False, f"{type(error).__name__}: {error}")
+    return [outcomes[index] for index in range(len(runs))]
+
+
 def train_run(run: ComparisonRun, resources: experiment.Resources, command: str) -> Outcome:
     """
     Train to the run's target, or until a signal asks to stop. Errors go to the log and into the
@@ -73,9 +104,11 @@ def train_run(run: ComparisonRun, resources: experiment.Resources, command: str)
     """
     folder = run.folder
     folder.lock.patience = PATIENCE
+    alone = threading.current_thread() is threading.main_thread()
+    output_to = _output_to if alone else _output_of_thread_to
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        with _output_to(run.path / LOG, folder.unwritten):
+        with output_to(run.path / LOG, folder.unwritten):
             try:
                 with folder.lock:
                     finished = _train(run, folder, resources, command) == 0 or run.is_finished()
@@ -126,6 +159,49 @@ def _empty(path: Path) -> None:
             shutil.rmtree(item)
         else:
             item.unlink()
+
+
+class OutputByThread:
+    """What is printed, sent to the file that the printing thread has opened, or else as before."""
+
+    def __init__(self) -> None:
+        self.before = sys.stdout
+        self.files: dict[int, Any] = {}
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Take what is printed, within a ``with`` block."""
+        streams = sys.stdout, sys.stderr
+        sys.stdout = sys.stderr = self
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = streams
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.files.get(threading.get_ident(), self.before), name)
+
+
+@contextlib.contextmanager
+def _output_of_thread_to(path: Path, unwritten: Unwritten) -> Iterator[None]:
+    """
+    Append what this thread prints to a file; what libraries in C print goes where it did.
+
+    :param path: of the file
+    :param unwritten: notes when words of it are lost
+    """
+    output: Any = sys.stdout
+    file = path.open("a", buffering=1, encoding="utf-8")
+    log: Any = Unfailing(file)
+    output.files[threading.get_ident()] = log
+    try:
+        yield
+    finally:
+        del output.files[threading.get_ident()]
+        with unwritten.noting(path):
+            file.close()
+            if log.error is not None:
+                raise log.error
 
 
 @contextlib.contextmanager
