@@ -15,7 +15,6 @@ from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
@@ -464,12 +463,12 @@ class Scripted(Executor):
         self.answers, self.asked = answers, []
 
     def _carry_out(self, function, arguments):
-        run = arguments[0]
+        (run,) = arguments[0]
         self.asked.append(run.label)
         answer = self.answers[run.label].pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return [answer]
 
     def _end(self, force):
         pass
@@ -716,38 +715,6 @@ def test_the_command_line_reaches_the_settings_of_a_group():
     model = RFMFlow.load(f"c/rfm_flow__{ENV}__seed0/final_model.zip")
     assert model.flow == replace(RFMFlow.defaults.flow, steps=3)
     assert model.candidates == replace(RFMFlow.defaults.candidates, evaluate=1)
-
-
-MORTAL = """
-import os, signal
-import gymnasium as gym
-from gymnasium.envs.classic_control.pendulum import PendulumEnv
-
-class Mortal(PendulumEnv):
-    \"\"\"Kills its process at its 250th step, which no evaluation reaches before; once.\"\"\"
-
-    taken = 0
-
-    def step(self, action):
-        self.taken += 1
-        if self.taken == 250 and not os.path.exists("killed"):
-            open("killed", "x").close()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().step(action)
-
-gym.register("Mortal-v0", Mortal, max_episode_steps=200)
-"""
-
-
-@pytest.fixture
-def mortal(tmp_path, monkeypatch):
-    """The id of an environment that kills one process once."""
-    name = f"mortal_{tmp_path.name}"  # new each time
-    (tmp_path / f"{name}.py").write_text(MORTAL)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")  # of Ray's workers
-    yield f"{name}:Mortal-v0"
-    gym.registry.pop("Mortal-v0", None)
 
 
 def test_a_killed_worker_costs_its_run_nothing_but_time(mortal, capsys):
