@@ -25,6 +25,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import population
 import torch as th
 from common_floor import growth
 from common_models import ALGORITHMS, SLOW, make, seconds
@@ -188,8 +189,19 @@ def main() -> None:
     parser.add_argument("--memory-of", metavar="NAME", help="print one algorithm's peak, in MiB")
     parser.add_argument("--rates", nargs="+", metavar="NAME", help="print these beside SAC alone")
     parser.add_argument("--over", metavar="NAME", default="SAC", help="and beside this one")
+    parser.add_argument(
+        "--population",
+        nargs="*",
+        type=int,
+        metavar="N",
+        help="time populations of so many members alone (1 2 4 8 16 32)",
+    )
     options = parser.parse_args()
     th.set_num_threads(1)
+    if options.population is not None:
+        sizes = sorted(options.population or [1, 2, 4, 8, 16, 32])
+        population.run(sizes, options.rounds, options.steps)
+        return
     if options.rates:
         names = list(dict.fromkeys(["SAC", options.over, *options.rates]))
         print_table(rates(options.rounds, options.steps, "cpu", names, options.over))

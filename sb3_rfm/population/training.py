@@ -150,7 +150,7 @@ class Joint:
     def _has_met(self, members: list[int]) -> bool:
         """Stack the models of members that are left, unless they are; whether they can be."""
         models = [self.models[member] for member in members]
-        if models == self.refused:
+        if len(models) == 1 or models == self.refused:
             return False
         if self.population is None or self.population.models != models:
             try:
