@@ -258,7 +258,8 @@ class FlowActor(NormalizedInputs, BasePolicy):
         """
         n_candidates = self.n_eval_candidates if deterministic else self.candidates.n
         rows = next(iter(obs.values())) if isinstance(obs, dict) else obs
-        noise = self.sample_noise(rows.reshape(len(rows), -1), n_candidates, deterministic)
+        rows = rows.flatten(1) if rows.dim() > 1 else rows.unsqueeze(1)
+        noise = self.sample_noise(rows, n_candidates, deterministic)
         if self.graphs is None:
             return self.act(obs, noise, deterministic)
         return self.graphs[deterministic](obs, noise)

@@ -219,7 +219,7 @@ class Critic(NormalizedInputs, ContinuousCritic):
         self.q_networks = list(networks)
         for index, network in enumerate(networks):
             self.add_module(f"qf{index}", network)
-        lasts = [last for *_, last in (network.children() for network in networks)]
+        lasts = [last for network in networks for last in list(network.children())[-1:]]
         self.last_parameters = [parameter for last in lasts for parameter in last.parameters()]
         self.gradient_rule = gradient_rule(networks)
 
@@ -279,12 +279,13 @@ def move_unit(critics: Sequence[Critic], values: Tensor) -> Tensor:
     reward, and a learning rate that is right for one task is for another.
 
     :param critics: of one unit, those and their targets, for which ``normalizes_values`` holds
-    :param values: a batch of what they learn, (B, 1), in units of return; where their size is zero
-        or not finite the unit stays
+    :param values: a batch of what they learn, in units of return; where their size is zero or not
+        finite the unit stays
     :return: what the unit was multiplied by, ()
     """
     unit = critics[0].unit
-    size = values.square().mean((-2, -1)).sqrt().view_as(unit)
+    squares = values.square()
+    size = (squares.flatten(1).mean(1, True) if unit.dim() else squares.mean()).sqrt()
     distance = (size / (OUTPUT_RMS * unit)).log()
     factor = th.where(distance.isfinite(), UNIT_RATE * distance, 0.0).exp()
     factor = (unit * factor).clamp_min(LEAST_UNIT) / unit

@@ -83,6 +83,8 @@ def gather_selected(candidates: Tensor, index: Tensor) -> Tensor:
     :param index: (*B)
     :return: (*B, D)
     """
+    if index.dim() == 1:  # what an exported graph can have for any number of states
+        return candidates[index, th.arange(candidates.shape[1], device=candidates.device)]
     return candidates.take_along_dim(index[None, ..., None], 0)[0]
 
 

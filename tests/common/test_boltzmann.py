@@ -127,7 +127,8 @@ def test_products_have_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(RectifierNetwork, "action_gradient", action_gradient)
     for _ in range(50):
-        law = CriticLogDensity(one.critic, critic_features(one.critic, th.rand(40, 3)), 1.0, Box())
+        features = critic_features(one.critic, th.rand(40, 3))
+        law = CriticLogDensity(one.critic, features, th.tensor(1.0), Box())
         law.value_and_score(2 * th.rand(FEWEST_SORTED // 40 + 1, 40, 2) - 1)
     assert 1 < len(sizes) <= N_SIZES + 1
 

@@ -276,7 +276,7 @@ def test_values_of_no_size_leave_the_unit(wild: float) -> None:
     move_unit((one,), th.full((8, 1), wild))
     assert one.unit == 1.0  # the square of 1e30 is not finite in float32
     for _ in range(5000):  # values that vanish, as before the first reward
-        move_unit((one,), 1e-3 * one.unit.view(1, 1))
+        move_unit((one,), 1e-3 * one.unit)
     assert one.unit > 0
     assert all(parameter.isfinite().all() for parameter in one.parameters())
 

@@ -69,7 +69,8 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path):
 
 
 @pytest.mark.parametrize("mortal", ["SIGTERM"], indirect=True)
-def test_a_stop_saves_each_and_each_goes_on(mortal, tmp_path):
+def test_a_stop_saves_each_and_each_goes_on(mortal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     runs = _runs(tmp_path, env=mortal, steps=400, eval_freq=300)
     outcomes = train_runs(runs, CPU, "")
     assert [(outcome.finished, outcome.error) for outcome in outcomes] == [(False, "")] * 2
