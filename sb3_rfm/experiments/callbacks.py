@@ -32,11 +32,10 @@ class StopRequest:
     Turns the signals that ask a program to end into a request to stop at the end of the rollout, so
     that what is saved is never half of an update. A second signal stops at once.
 
-    Used as ``with StopRequest() as stop:``. Signals come to the main thread: in another one it says
-    whether a stop was requested of the main thread's, if there is any.
+    Used as ``with StopRequest() as stop:``. One within another says what the outer one does.
     """
 
-    of_main_thread: "ClassVar[StopRequest | None]" = None
+    outer: "ClassVar[StopRequest | None]" = None
 
     def __init__(self) -> None:
         self._requested = False
@@ -49,12 +48,11 @@ class StopRequest:
         return self._requested or (self._followed is not None and self._followed.requested)
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
+        self._followed = StopRequest.outer
+        if self._followed is None and threading.current_thread() is threading.main_thread():
+            StopRequest.outer = self
             for number in SIGNALS:
                 self._handlers[number] = signal.signal(number, self._handle)
-            StopRequest.of_main_thread = self
-        else:
-            self._followed = StopRequest.of_main_thread
         return self
 
     def __exit__(
@@ -65,8 +63,8 @@ class StopRequest:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if StopRequest.of_main_thread is self:
-            StopRequest.of_main_thread = None
+        if StopRequest.outer is self:
+            StopRequest.outer = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

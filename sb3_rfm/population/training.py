@@ -1,9 +1,9 @@
 """Training of a population."""
 
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,24 +28,29 @@ class MembersFailedError(RuntimeError):
     :param errors: what ended each of them, by its number
     """
 
-    def __init__(self, errors: dict[int, BaseException]) -> None:
+    def __init__(self, errors: dict[int, Exception]) -> None:
         self.errors = errors
         each = "; ".join(f"member {i}: {type(e).__name__}: {e}" for i, e in sorted(errors.items()))
         super().__init__(f"{len(errors)} of the population failed, the others are trained: {each}")
 
 
-_seats = threading.local()
+_seat: "ContextVar[tuple[Joint, int] | None]" = ContextVar("seat", default=None)
+
+
+def is_taken() -> bool:
+    """:return: whether this is run as a member's work of a :class:`Joint`"""
+    return _seat.get() is not None
 
 
 @contextmanager
 def taking_part(model: Any) -> Iterator[None]:
     """
-    Have a model learn with the others, where this is run in a member's thread of a :class:`Joint`;
+    Have a model learn with the others, where this is run as a member's work of a :class:`Joint`;
     else by itself. Within a ``with`` block.
 
     :param model: any; what is no :class:`FlowActorCritic` learns by itself
     """
-    taken: tuple[Joint, int] | None = getattr(_seats, "taken", None)
+    taken = _seat.get()
     if taken is None or not isinstance(model, FlowActorCritic):
         yield
         return
@@ -79,8 +84,8 @@ class Joint:
     Has the updates and the exploring actions of models done together, where their ``learn`` runs
     side by side.
 
-    What is run in a member's thread may do more than learn: make the model, evaluate it, save it.
-    Each ``learn`` of it is within ``with taking_part(model):``.
+    A member's work may do more than learn: make the model, evaluate it, save it. Each ``learn`` of
+    it is within ``with taking_part(model):``.
     """
 
     def __init__(self) -> None:
@@ -91,9 +96,9 @@ class Joint:
         self.population: Population | None = None
         self.refused: list[FlowActorCritic] = []
 
-    def run(self, works: Sequence[Work]) -> dict[int, BaseException]:
+    def run(self, works: Sequence[Work]) -> dict[int, Exception]:
         """
-        Run what makes the members learn, each in a thread of its own.
+        Run what makes the members learn.
 
         :param works: functions without arguments
         :return: what ended those that failed
@@ -101,7 +106,7 @@ class Joint:
         return self.meeting.run([partial(self._seated, *each) for each in enumerate(works)])
 
     def _seated(self, member: int, work: Work) -> None:
-        _seats.taken = (self, member)
+        _seat.set((self, member))  # of the member's own context
         work()
 
     @contextmanager

@@ -151,6 +151,29 @@ def test_breaking_off_ends_all(error: type[BaseException], monkeypatch: pytest.M
     assert models[1].num_timesteps == 40
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_member_can_break_off_all(error: type[BaseException]) -> None:
+    def leave(model: FlowActorCritic) -> None:
+        raise error
+
+    models = members(2)
+    with pytest.raises(error):
+        train_population(models, STEPS, callbacks=[None, Watch(30, leave)])
+    assert [model.num_timesteps for model in models] == [30, 30]
+    assert models[0].learn(10).num_timesteps == 10
+
+
+def test_gradients_are_as_they_were() -> None:
+    def check(model: FlowActorCritic) -> None:
+        assert th.is_grad_enabled()
+        with th.no_grad():
+            model.predict(np.zeros((1, 3), np.float32))
+            assert not th.is_grad_enabled()
+
+    train_population(members(2), STEPS, callbacks=[Watch(30, check), Watch(31, check)])
+    assert th.is_grad_enabled()
+
+
 def test_several_environments_each() -> None:
     def envs(seed: int) -> Any:
         from stable_baselines3.common.env_util import make_vec_env

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -15,12 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from greenlet import getcurrent, greenlet
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_rfm.experiments import run as experiment
 from sb3_rfm.experiments.callbacks import StopRequest
 from sb3_rfm.experiments.comparison.runs import LOG, ComparisonRun, write_progress
 from sb3_rfm.experiments.folder import LOCK, RunFolder
+from sb3_rfm.population.training import Joint, is_taken
 from sb3_rfm.utils.streams import Unfailing
 from sb3_rfm.utils.unwritten import Unwritten
 
@@ -78,14 +79,12 @@ def train_runs(
     """
     if len(runs) == 1:
         return [train_run(runs[0], resources, command)]
-    from sb3_rfm.population.training import Joint
-
     outcomes: dict[int, Outcome] = {}
 
     def train(index: int) -> None:
         outcomes[index] = train_run(runs[index], resources, command)
 
-    with StopRequest(), OutputByThread().used():
+    with StopRequest(), OutputByMember().used():
         errors = Joint().run([partial(train, index) for index in range(len(runs))])
     for index, error in errors.items():
         outcomes[index] = Outcome(False, f"{type(error).__name__}: {error}")
@@ -104,8 +103,7 @@ def train_run(run: ComparisonRun, resources: experiment.Resources, command: str)
     """
     folder = run.folder
     folder.lock.patience = PATIENCE
-    alone = threading.current_thread() is threading.main_thread()
-    output_to = _output_to if alone else _output_of_thread_to
+    output_to = _output_of_member_to if is_taken() else _output_to
     try:
         run.path.mkdir(parents=True, exist_ok=True)
         with output_to(run.path / LOG, folder.unwritten):
@@ -161,12 +159,12 @@ def _empty(path: Path) -> None:
             item.unlink()
 
 
-class OutputByThread:
-    """What is printed, sent to the file that the printing thread has opened, or else as before."""
+class OutputByMember:
+    """What is printed, sent to the file that the printing member has opened, or else as before."""
 
     def __init__(self) -> None:
         self.before = sys.stdout
-        self.files: dict[int, Any] = {}
+        self.files: dict[greenlet, Any] = {}
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
@@ -179,13 +177,13 @@ class OutputByThread:
             sys.stdout, sys.stderr = streams
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.files.get(threading.get_ident(), self.before), name)
+        return getattr(self.files.get(getcurrent(), self.before), name)
 
 
 @contextlib.contextmanager
-def _output_of_thread_to(path: Path, unwritten: Unwritten) -> Iterator[None]:
+def _output_of_member_to(path: Path, unwritten: Unwritten) -> Iterator[None]:
     """
-    Append what this thread prints to a file; what libraries in C print goes where it did.
+    Append what this member prints to a file; what libraries in C print goes where it did.
 
     :param path: of the file
     :param unwritten: notes when words of it are lost
@@ -193,11 +191,11 @@ def _output_of_thread_to(path: Path, unwritten: Unwritten) -> Iterator[None]:
     output: Any = sys.stdout
     file = path.open("a", buffering=1, encoding="utf-8")
     log: Any = Unfailing(file)
-    output.files[threading.get_ident()] = log
+    output.files[getcurrent()] = log
     try:
         yield
     finally:
-        del output.files[threading.get_ident()]
+        del output.files[getcurrent()]
         with unwritten.noting(path):
             file.close()
             if log.error is not None:
