@@ -124,7 +124,7 @@ class FlowSettings(Group):
 
     def __post_init__(self) -> None:
         require_int("flow.steps", self.steps)
-        check_time_shift(self.time_shift)
+        check_time_shift(self.time_shift, "flow.time_shift")
         pair = "two numbers, 0 < low < high < 1"
         two = isinstance(self.t_range, tuple) and len(self.t_range) == 2
         require(two, "flow.t_range", self.t_range, pair)
@@ -138,10 +138,12 @@ class FlowSettings(Group):
     def build(self) -> Flow:
         """:return: the flow, its pieces resolved from their names"""
         return Flow(
-            interpolant=INTERPOLANTS.resolve(self.interpolant, Interpolant),
-            parametrization=PARAMETRIZATIONS.resolve(self.parametrization, Parametrization),
-            solver=SOLVERS.resolve(self.solver, Solver),
-            support=SUPPORTS.resolve(self.support, Support),
+            interpolant=INTERPOLANTS.resolve(self.interpolant, Interpolant, self.group),
+            parametrization=PARAMETRIZATIONS.resolve(
+                self.parametrization, Parametrization, self.group
+            ),
+            solver=SOLVERS.resolve(self.solver, Solver, self.group),
+            support=SUPPORTS.resolve(self.support, Support, self.group),
             steps=self.steps,
             time_shift=self.time_shift,
             t_range=self.t_range,
@@ -282,7 +284,7 @@ class ActorUpdateSettings(Group):
             require_float("actor_update.max_grad_norm", self.max_grad_norm)
             positive = self.max_grad_norm > 0
             require(positive, "actor_update.max_grad_norm", self.max_grad_norm, "above 0")
-        make_loss_weighting(self.loss_weighting)
+        make_loss_weighting(self.loss_weighting, self.group)
         if self.is_weighted:
             own = f"None with objective {self.objective!r}, which has actions of its own"
             require(self.x_t_from is None, "actor_update.x_t_from", self.x_t_from, own)

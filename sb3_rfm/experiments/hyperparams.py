@@ -135,9 +135,12 @@ def merged(hyperparams: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
     :param hyperparams: plain values by name
     :param changes: likewise; they come last
     :return: a new dictionary, groups nested
+    :raises ValueError: a name that is no string (a number, as YAML reads ``1: 2``)
     """
     result: dict[str, Any] = {}
     for path, value in (*hyperparams.items(), *changes.items()):
+        if not isinstance(path, str):
+            raise ValueError(f"hyperparams: a name must be a string, got {path!r}.")
         name, _, key = path.partition(".")
         new = {key: value} if key else value
         if isinstance(new, dict) and (key or name in GROUPS):

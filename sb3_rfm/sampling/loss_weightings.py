@@ -104,14 +104,17 @@ LOSS_WEIGHTINGS = Registry[LossWeighting](
 LossWeightingLike = str | Parametrization | LossWeighting
 
 
-def make_loss_weighting(loss_weighting: LossWeightingLike) -> LossWeighting:
+def make_loss_weighting(
+    loss_weighting: LossWeightingLike, group: str | None = None
+) -> LossWeighting:
     """
     A weighting from its name.
 
     :param loss_weighting: "uniform" (the prediction's own error), "noise", "data", "velocity",
         "score" or a parametrization (the error of that), "min_snr", or a weighting's object
+    :param group: what it is a setting of, for error messages
     :return: the weighting
     """
     if isinstance(loss_weighting, Parametrization):
         return ErrorOf(loss_weighting)
-    return LOSS_WEIGHTINGS.resolve(loss_weighting, LossWeighting)
+    return LOSS_WEIGHTINGS.resolve(loss_weighting, LossWeighting, group)

@@ -70,21 +70,23 @@ class Registry(Generic[T]):
         self.kind = kind
         self.factories = dict(factories)
 
-    def resolve(self, piece: str | T, base: type) -> T:
+    def resolve(self, piece: str | T, base: type, group: str | None = None) -> T:
         """
         Turn a name or an object into the object.
 
         :param piece: a registered name, or an instance of ``base``
         :param base: the class that an object must have
+        :param group: what the argument is a setting of, for error messages
         :return: the piece
         """
         names = ", ".join(sorted(self.factories))
+        argument = self.kind if group is None else f"{group}.{self.kind}"
         if isinstance(piece, str):
-            require(piece in self.factories, self.kind, piece, f"one of {names}, or an object")
+            require(piece in self.factories, argument, piece, f"one of {names}, or an object")
             return self.factories[piece]()
         if not isinstance(piece, base):
             raise TypeError(
-                f"{self.kind} must be a name ({names}) or an instance of {base.__name__}; "
+                f"{argument} must be a name ({names}) or an instance of {base.__name__}; "
                 f"got {piece!r} ({type(piece).__name__})"
             )
         return piece

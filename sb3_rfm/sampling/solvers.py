@@ -84,15 +84,16 @@ def check_t_range(t_range: tuple[float, float]) -> None:
     require(len(t_range) == 2 and 0 <= t_range[0] < t_range[1] <= 1, "t_range", t_range, order)
 
 
-def check_time_shift(time_shift: float) -> None:
+def check_time_shift(time_shift: float, argument: str = "time_shift") -> None:
     """
     Refuse a shift that is no positive number.
 
     :param time_shift: the shift of a time grid
+    :param argument: its name, for error messages
     :raises ValueError: unless it is finite and above 0
     """
-    require_float("time_shift", time_shift, 0.0)
-    require(time_shift > 0, "time_shift", time_shift, "a number above 0")
+    require_float(argument, time_shift, 0.0)
+    require(time_shift > 0, argument, time_shift, "a number above 0")
 
 
 def time_grid(

@@ -219,3 +219,25 @@ def test_the_settings_print_as_a_table():
 
 def test_defaults_are_hashable_and_of_the_other_classes_too():
     assert len({cls.defaults for cls in (RFMFlow, RFMDiffusion, DQS, QSM, SDAC, QVPO)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("group", "setting"),
+    [
+        *[("flow", name) for name in ("interpolant", "parametrization", "solver", "support")],
+        ("actor_update", "loss_weighting"),
+        ("actor_update", "x_t_from"),
+        ("actor_update", "objective"),
+        ("candidates", "select"),
+        ("critic_update", "entropy"),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["wrong", 0.5])
+def test_a_wrong_piece_is_named_by_its_path(group: str, setting: str, wrong: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=rf"^{group}\.{setting}\b.* must "):
+        small(**{group: {setting: wrong}})
+
+
+def test_a_wrong_time_shift_is_named_by_its_path() -> None:
+    with pytest.raises(ValueError, match=r"^flow\.time_shift must "):
+        small(flow={"time_shift": 0.0})

@@ -270,6 +270,11 @@ def test_hyperparameters_are_merged_group_by_group(base, changes, expected):
     assert (base, changes) == before
 
 
+def test_a_name_that_yaml_reads_as_a_number_is_refused():
+    with pytest.raises(ValueError, match="hyperparams: a name must be a string, got 1"):
+        merged({}, {1: 2})
+
+
 @pytest.mark.parametrize("name", ["flow", "actor_update", "critic_update"])
 def test_a_bare_value_for_a_group_without_a_first_setting_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be a dict of its settings; got 'fast'"):
