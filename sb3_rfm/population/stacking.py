@@ -98,6 +98,7 @@ class Stacked(nn.Module):
             return tuple(th.stack(each, out) for each in zip(*results, strict=True))
 
         call: nn.Module = self.__dict__["_call"]
+        call.train(self.members[0].training)
 
         def of_one(weights: dict[str, Tensor], *own: Any) -> Any:
             return functional_call(call, weights, (function, *own), tie_weights=False)

@@ -121,12 +121,14 @@ class Joint:
         alone = {best: partial(model.actor.act, deterministic=best) for best in (False, True)}
         self.models[member], self.updates[member] = model, updates
         self.acts[member] = alone if acts is None else acts
-        model.updates = {key: partial(self._update, member, key) for key in (False, True)}
+        joint = {key: partial(self._update, member, key) for key in (False, True)}
+        model.updates = joint  # type: ignore[assignment]
         model._acts = {True: self.acts[member][True], False: partial(self._act, member)}
         try:
             yield
         finally:
-            model.updates, model._acts = updates, acts
+            if model.updates is joint:  # parameters that were loaded meanwhile make new ones
+                model.updates, model._acts = updates, acts
 
     def _update(self, member: int, with_actor: bool, data: ReplayBufferSamples) -> Any:
         return self.meeting.ask(member, Request(UPDATE_ALL if with_actor else UPDATE, (data,)))
