@@ -113,8 +113,8 @@ class SAC(Observing, Loading, Export, SB3SAC):
         assert self.replay_buffer is not None
         data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
         with th.no_grad():
-            value = th.cat(self.critic_target(data.observations, data.actions), 1).mean(1, True)
-            target = data.rewards + self.gamma * value
+            value = th.cat(self.critic_target(data.observations, data.actions), 1).mean(1)
+            target = data.rewards.squeeze(1) + self.gamma * value
         move_unit((self.critic, self.critic_target), target)
 
     def _pass_temperature(self) -> None:

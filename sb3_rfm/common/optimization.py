@@ -66,22 +66,25 @@ def gradient_step(
     """
     optimizer.zero_grad()
     loss.backward()
+    step(optimizer, max_grad_norm, skips)
+
+
+def step(
+    optimizer: th.optim.Optimizer, max_grad_norm: float | None = None, skips: bool = False
+) -> None:
+    """
+    One step of an optimizer along the gradients that there are.
+
+    :param optimizer: of a network
+    :param max_grad_norm: largest norm of the gradient; None for no limit
+    :param skips: whether a step whose gradient is not finite is left out
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if max_grad_norm is not None:
         th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    if not skips or has_finite_gradients(parameters):
-        optimizer.step()
-
-
-def has_finite_gradients(parameters: Iterable[Tensor]) -> bool:
-    """
-    Whether gradients are finite.
-
-    :param parameters: whose they are
-    :return: whether all of them are
-    """
     gradients = (p.grad for p in parameters if p.grad is not None)
-    return all(bool(gradient.isfinite().all()) for gradient in gradients)
+    if not skips or all(bool(gradient.isfinite().all()) for gradient in gradients):
+        optimizer.step()
 
 
 @th.no_grad()

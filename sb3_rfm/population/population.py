@@ -13,7 +13,7 @@ from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.batches import uploaded
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.cuda_graphs import Graphed, GraphedUpdate, may_capture
-from sb3_rfm.common.optimization import has_finite_gradients
+from sb3_rfm.common.optimization import gradient_step, step
 from sb3_rfm.common.staging import Staging
 from sb3_rfm.common.targets import Info
 from sb3_rfm.common.temperature import DUAL_RATE
@@ -135,21 +135,14 @@ class Population(Updates):
 
     def _descend(self, part: str, loss: Tensor) -> None:
         if part == "temperature":
-            self.temperature_optimizer.zero_grad()
-            loss.sum().backward()
-            self.temperature_optimizer.step()
+            gradient_step(self.temperature_optimizer, loss.sum())
             return
         gradients: Any = [p.grad for p in self.parameters[part]]
         th._foreach_zero_(gradients)
         loss.sum().backward()
         limit = self.settings.actor_update.max_grad_norm if part == "actor" else None
         for model in self.models:
-            optimizer = getattr(model, part).optimizer
-            own = [p for group in optimizer.param_groups for p in group["params"]]
-            if limit is not None:
-                th.nn.utils.clip_grad_norm_(own, limit)
-            if not self.skips or has_finite_gradients(own):
-                optimizer.step()
+            step(getattr(model, part).optimizer, limit, self.skips)
 
 
 def together(*parts: Any) -> Any:
@@ -191,9 +184,9 @@ def check_members(models: Sequence[FlowActorCritic]) -> None:
             require(own == others, f"{name} of member {index}", own, f"that of member 0, {others}")
         own, others = (_shared_settings(each.settings) for each in (model, first))
         require(own == others, f"settings of member {index}", own, f"those of member 0, {others}")
-        step, steps = model._n_updates, first._n_updates
-        every = first.settings.actor_update.every
-        require(step % every == steps % every, f"updates of member {index}", step, f"{steps}")
+        done, others_done = model._n_updates, first._n_updates
+        every, what = first.settings.actor_update.every, f"updates of member {index}"
+        require(done % every == others_done % every, what, done, f"{others_done}")
 
 
 def _shared_settings(settings: Settings) -> Settings:
