@@ -261,7 +261,7 @@ def test_no_kill_loses_a_checkpoint(tmp_path: Path) -> None:
     path, rng = tmp_path / "checkpoints", random.Random(0)
     context = multiprocessing.get_context("fork")
     announced, unfinished = context.Value("i", 0), 0
-    for _ in range(50):
+    for _ in range(30):
         before = announced.value
         process = context.Process(target=child, args=(path, announced))
         process.start()
@@ -277,7 +277,7 @@ def test_no_kill_loses_a_checkpoint(tmp_path: Path) -> None:
         unfinished += left
         model = load_checkpoint(RFMFlow, path, pendulum(), "cpu")
         assert model.num_timesteps >= announced.value > before
-    assert unfinished > 5  # some kills fell into the writing of a checkpoint
+    assert unfinished > 3  # some kills fell into the writing of a checkpoint
     model.learn(1, CheckpointEverything(1, path), reset_num_timesteps=False)
     assert {*path.iterdir()} == {*checkpoints_in(path)}
     assert all(is_whole(checkpoint) for checkpoint in path.iterdir())

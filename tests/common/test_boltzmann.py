@@ -388,7 +388,7 @@ LEARN_THE_LAW = {
                 {"estimator": {"name": "bounded", "n_times": 1, "n_particles": 16}},
             ),
         ),
-        (
+        slow_case(
             RFMFlow,
             {
                 "flow": {"support": "tanh", "parametrization": "velocity", "steps": 4},

@@ -62,6 +62,7 @@ def model(
         "seed": 0,
         "device": "cpu",
         "policy_kwargs": {"net_arch": [8]},
+        "actor_update": {"every": 10},
         **changes,
     }
     env = Broken(Bandit(observation=observation, length=10), at, what, value)

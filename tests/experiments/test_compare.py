@@ -579,6 +579,15 @@ def test_times_are_read_off_the_speed(monkeypatch):
     assert total_eta([item, other]) == 0.0
 
 
+def test_no_time_is_told_before_a_hundredth_is_done():
+    """The evaluation before training is in it."""
+    item = RunProgress(replace(_run(), settings=replace(_run().settings, steps=1000)), RUNNING)
+    for steps, known in ((0, False), (1, False), (9, False), (10, True)):
+        time.sleep(0.001)
+        item.advance(steps)
+        assert (item.eta() is not None) == known
+
+
 def test_back_to_a_checkpoint_is_no_negative_speed():
     item = RunProgress(_run(), RUNNING)
     for steps in (0, 30, 10, 20):
@@ -642,7 +651,6 @@ def _steps(path):
 
 def test_a_comparison_from_the_first_run_to_the_last(capsys):
     algos = {
-        "sac": None,
         "mine": {
             "algorithm": "rfm_flow",
             "hyperparams": {
@@ -655,10 +663,10 @@ def test_a_comparison_from_the_first_run_to_the_last(capsys):
     config = _write(_given(algos=algos, eval_freq=20, checkpoint_freq=20, folder="runs/here"))
     assert cli.main(["compare", "--config", config, "--jobs", "2", "--device", "cpu"]) == 1
     printed = capsys.readouterr().out
-    assert "3 runs in runs/here: 0 finished, 0 interrupted, 3 new" in printed
-    assert f"sac on {ENV}, seed 0: step 40 of 40, return" in printed
+    assert "2 runs in runs/here: 0 finished, 0 interrupted, 2 new" in printed
+    assert f"mine on {ENV}, seed 0: step 40 of 40, return" in printed
     # the one that failed stopped no other, and says where to look
-    assert "2 of 3 runs are finished." in printed
+    assert "1 of 2 runs finished." in printed
     assert f"Failed: broken on {ENV}, seed 0: RuntimeError: training failed at step 2" in printed
     folder = Path("runs/here")
     log = folder / f"broken__{ENV}__seed0" / LOG
@@ -673,7 +681,7 @@ def test_a_comparison_from_the_first_run_to_the_last(capsys):
     )
 
     table = read_table(folder / TABLE)
-    assert list(table) == [("sac", ENV, 0), ("mine", ENV, 0), ("broken", ENV, 0)]
+    assert list(table) == [("mine", ENV, 0), ("broken", ENV, 0)]
     assert str(table["mine", ENV, 0]) == str(RunFolder(mine).evaluations())  # nan is not nan
     assert [row.steps for row in table["mine", ENV, 0]] == [0, 20, 40]
     assert {row.algorithm for row in table["mine", ENV, 0]} == {"rfm_flow"}
@@ -682,39 +690,32 @@ def test_a_comparison_from_the_first_run_to_the_last(capsys):
     assert shown["candidates"] == {**vars(CandidateSettings()), "evaluate": 1}
     assert shown["critic_update"]["learning_rate"].startswith("LinearSchedule(start=0.001")
 
-    # once more, with a seed and steps more: what is finished goes on, a broken one is tried again
-    stamp = (mine / "config.yml").stat().st_mtime_ns
-    assert cli.main(["compare", "--folder", "runs/here"]) == 1
-    assert "3 runs in runs/here: 2 finished, 1 interrupted, 0 new" in capsys.readouterr().out
-    assert (mine / "config.yml").stat().st_mtime_ns == stamp
-    assert log.read_text().count("Traceback (most recent call last)") > 2
+    # with a seed and steps more what is finished goes on, and a broken one is tried again
+    before = log.read_text().count("Traceback (most recent call last)")
     more = ["--folder", "runs/here", "--seeds", "1", "--steps", "60"]
     assert cli.main(["compare", *more]) == 1
-    assert "6 runs in runs/here: 0 finished, 3 interrupted, 3 new" in capsys.readouterr().out
+    assert "4 runs in runs/here: 0 finished, 2 interrupted, 2 new" in capsys.readouterr().out
+    assert log.read_text().count("Traceback (most recent call last)") > before
     assert _steps(mine) == [0, 20, 40, 60]
     assert _steps(folder / f"mine__{ENV}__seed1") == [0, 20, 40, 60]
     assert "Going on from step 40 of 60" in (mine / LOG).read_text()
 
 
-def test_the_command_line_reaches_the_settings_of_a_group():
-    what = [
-        "--algos",
-        "rfm_flow",
-        "--envs",
-        ENV,
-        "--seeds",
-        "0",
-        "--steps",
-        "30",
-        "--device",
-        "cpu",
-    ]
+def test_the_command_line_reaches_the_settings_of_a_group(capsys):
+    what = ["--algos", "rfm_flow", *ONE_RUN, "--steps", "30", "--device", "cpu"]
     own = [*TINY_TEXT, "flow.steps:3", "candidates.evaluate:1"]
     options = ["--folder", "c", "--eval-freq", "30", "--eval-episodes", "1"]
     assert cli.main(["compare", *what, *options, "--hyperparams", *own]) == 0
     model = RFMFlow.load(f"c/rfm_flow__{ENV}__seed0/final_model.zip")
     assert model.flow == replace(RFMFlow.defaults.flow, steps=3)
     assert model.candidates == replace(RFMFlow.defaults.candidates, evaluate=1)
+    # what is finished is left as it is
+    config = Path(f"c/rfm_flow__{ENV}__seed0/config.yml")
+    stamp = config.stat().st_mtime_ns
+    capsys.readouterr()
+    assert cli.main(["compare", "--folder", "c"]) == 0
+    assert "1 run in c: 1 finished, 0 interrupted, 0 new" in capsys.readouterr().out
+    assert config.stat().st_mtime_ns == stamp
 
 
 def test_a_killed_worker_costs_its_run_nothing_but_time(mortal, capsys):
@@ -774,7 +775,7 @@ def test_ctrl_c_saves_the_runs_and_the_comparison_goes_on(capsys):
     arguments = ["compare", "--config", config, "--folder", "c", "--jobs", "1"]
     assert cli.main(arguments) == INTERRUPTED
     printed = capsys.readouterr().out
-    assert "0 of 2 runs are finished." in printed
+    assert "0 of 2 runs finished." in printed
     assert "  sb3-rfm compare --folder c\n" in printed
     assert groups != [os.getpgid(0)]
     stopped_at = _checkpoint(path)

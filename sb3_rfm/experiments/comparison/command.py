@@ -64,7 +64,7 @@ def compare(
         write_comparison(comparison, folder, commands)
         groups = by_state(runs)
         print(
-            f"{len(runs)} runs in {folder}: "
+            f"{len(runs)} run{'s' * (len(runs) != 1)} in {folder}: "
             + ", ".join(f"{len(group)} {name}" for name, group in groups.items()),
             flush=True,
         )
@@ -100,7 +100,7 @@ def _report(runner: ComparisonRunner, folder: Path, stopped: bool) -> int:
     :return: exit code
     """
     groups = by_state(runner.runs)
-    print(f"{len(groups['finished'])} of {len(runner.runs)} runs are finished.")
+    print(f"{len(groups['finished'])} of {len(runner.runs)} runs finished.")
     print(f"  evaluations  {runner.table.path}")
     for run, error in runner.errors.items():
         print(f"Failed: {run.name}: {error}")

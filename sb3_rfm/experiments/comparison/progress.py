@@ -63,11 +63,12 @@ class RunProgress:
         """
         Environment steps per second since it began here.
 
-        :return: 0 when that is not known yet
+        :return: 0 when that is not known yet: in the first hundredth of the run
         """
-        if self.first is None or self.now <= self.since:
+        done = 0 if self.first is None else self.steps - self.first
+        if done < self.target / 100 or self.now <= self.since:
             return 0.0
-        return (self.steps - self.first) / (self.now - self.since)
+        return done / (self.now - self.since)
 
     def eta(self) -> float | None:
         """
