@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch as th
@@ -91,7 +92,10 @@ class FlowActor(NormalizedInputs, BasePolicy):
         self.features_dim = features_dim
         self.activation_fn = activation_fn
         self.action_dim = get_action_dim(action_space)
-        self.network = FlowNetwork(features_dim, self.action_dim, net_arch, activation_fn)
+        two_times = self.flow.parametrization.two_times
+        self.network = FlowNetwork(
+            features_dim, self.action_dim, net_arch, activation_fn, two_times=two_times
+        )
         self.one_step_network = deepcopy(self.network) if settings.flow.one_step else None
         averaged = settings.actor_update.average is not None
         self.averaged_network = deepcopy(self.acting_network) if averaged else None
@@ -170,11 +174,12 @@ class FlowActor(NormalizedInputs, BasePolicy):
 
         :param velocity: of B states
         :param noise: :meth:`sample_noise`, (M, B, D)
-        :param deterministic: by a solver without noise of its own
+        :param deterministic: by a solver without noise of its own, in the steps of evaluation
         :return: (M, B, D)
         """
-        solver = velocity.flow.solver
-        return velocity.integrate(noise, solver.deterministic() if deterministic else solver)
+        if deterministic:
+            velocity = replace(velocity, flow=velocity.flow.deterministic())
+        return velocity.integrate(noise)
 
     def sample_noise(self, rows: Tensor, n_candidates: int, deterministic: bool = False) -> Tensor:
         """

@@ -21,7 +21,6 @@ from sb3_rfm.common.groups import (
     Group,
 )
 from sb3_rfm.common.selection import SELECTIONS, Selection
-from sb3_rfm.common.targets import OBJECTIVES, Objective
 from sb3_rfm.common.temperature import TemperatureLike, entropy_per_action, parse_temperature
 from sb3_rfm.sampling.registry import require
 
@@ -65,14 +64,16 @@ class Settings:
         has_density = "False with critic_update.entropy, which needs the log-density of a flow"
         needed = one_step and self.critic_update.entropy is not False
         require(not needed, "flow.one_step", one_step, has_density)
-        if self.actor_update.is_weighted:
-            allowed = f"None with objective {self.actor_update.objective!r}, which asks none"
-            require(self.estimator is None, "estimator", self.estimator, allowed)
-        else:
+        if self.actor_update.estimates:
             allowed = "settings of one: the regression is on posterior means"
             require(self.estimator is not None, "estimator", self.estimator, allowed)
             assert self.estimator is not None
             self.estimator.build().check_support(self.flow.build().support.bounded)
+        else:
+            allowed = f"None with objective {self.actor_update.objective!r}, which asks none"
+            require(self.estimator is None, "estimator", self.estimator, allowed)
+        reference, alone = self.actor_update.reference, "0 with flow.one_step, whose average it is"
+        require(not (one_step and reference), "actor_update.reference", reference, alone)
         if self.tunes_temperature and self.candidates.train is not None:
             enough = self.candidates.train >= 2
             least = "at least 2 where temperature is 'auto'"
@@ -86,14 +87,22 @@ class Settings:
     @property
     def uses_temperature(self) -> bool:
         """Whether anything depends on the temperature."""
-        update, candidates = self.actor_update, self.candidates
-        noises = (candidates.noise, self.critic_update.target_noise)
-        objective = OBJECTIVES.resolve(update.objective, Objective)
+        noises = (self.candidates.noise, self.critic_update.target_noise)
         return (
-            objective.uses_temperature
+            self.divides_values
+            or self.actor_update.make_objective().uses_temperature
+            or any(isinstance(noise, str) for noise in noises)
+        )
+
+    @property
+    def divides_values(self) -> bool:
+        """Whether the temperature is in units of value, and not a scale of noise alone."""
+        candidates, objective = self.candidates, self.actor_update.make_objective()
+        by = objective if self.estimator is None else self.estimator.build()
+        return (
+            (objective.uses_temperature and by.depends_on_scale)
             or (candidates.n > 1 and SELECTIONS.resolve(candidates.select, Selection).is_soft)
             or self.critic_update.entropy is not False
-            or any(isinstance(noise, str) for noise in noises)
         )
 
     @property
@@ -125,9 +134,9 @@ class Settings:
                 group = kind() if own[name] is None else own[name]
                 changed[name] = group.changed(new[name])
         update = changed.get("actor_update", self.actor_update)
-        if update.is_weighted != self.actor_update.is_weighted and "estimator" not in new:
-            changed["estimator"] = None if update.is_weighted else EstimatorSettings()
-        if update.is_weighted and changed.get("estimator") is not None:
+        if update.estimates != self.actor_update.estimates and "estimator" not in new:
+            changed["estimator"] = EstimatorSettings() if update.estimates else None
+        if not update.estimates and changed.get("estimator") is not None:
             raise ValueError(
                 f"estimator is not used where actor_update.objective is {update.objective!r}; got "
                 f"{new['estimator']!r}"

@@ -24,6 +24,7 @@ class Flow:
     :param steps: of the solver
     :param time_shift: above 1, its steps are short near the action
     :param t_range: times that training draws; sampling goes from the first of them to 1
+    :param evaluation_steps: of the solver for deterministic actions; None for as many
     """
 
     interpolant: Interpolant
@@ -33,6 +34,12 @@ class Flow:
     steps: int
     time_shift: float
     t_range: tuple[float, float]
+    evaluation_steps: int | None = None
+
+    def deterministic(self) -> "Flow":
+        """The flow that draws deterministic actions: without noise of the solver's own."""
+        steps = self.steps if self.evaluation_steps is None else self.evaluation_steps
+        return replace(self, solver=self.solver.deterministic(), steps=steps)
 
     def in_one_step(self) -> "Flow":
         """The flow of a network that predicts where noise ends: one step of DDIM lands there."""
@@ -73,19 +80,35 @@ class VelocityField:
     condition: Tensor
     bfloat16: bool = False
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, later: Tensor | None = None) -> Tensor:
         """
-        The velocity.
+        The velocity; with a later time the network's mean velocity until then, as it is.
 
         :param x: points, (*S, B, D)
         :param t: time, ()
+        :param later: time, ()
         :return: (*S, B, D)
         """
+        if later is not None:
+            return self.predict(x, t, later)
         flow, coefficients = self.flow, self.flow.interpolant(t)
-        prediction = self.network(self.condition, x, t, self.bfloat16)
+        prediction = self.predict(x, t)
         ends = flow.parametrization.end_points(coefficients, x, prediction)
         ends = flow.clip_prediction(flow.support.bound, coefficients, x, ends)
         return coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0
+
+    def predict(self, x: Tensor, t: Tensor, later: Tensor | None = None) -> Tensor:
+        """
+        What the network predicts.
+
+        :param x: points, (*S, B, D)
+        :param t: time, () or (*S, B)
+        :param later: likewise, of a network of two times
+        :return: (*S, B, D)
+        """
+        if later is None:
+            return self.network(self.condition, x, t, self.bfloat16)
+        return self.network(self.condition, x, t, self.bfloat16, later)
 
     def integrate(self, x_0: Tensor, solver: Solver | None = None) -> Tensor:
         """

@@ -19,6 +19,7 @@ from sb3_rfm.common.selection import SELECTIONS, Selection, SelectionLike, make_
 from sb3_rfm.common.targets import (
     OBJECTIVES,
     X_T_FROM,
+    NoRegression,
     Objective,
     ObjectiveLike,
     PosteriorMeans,
@@ -36,7 +37,7 @@ from sb3_rfm.sampling.parametrizations import (
 )
 from sb3_rfm.sampling.posterior_mean import EstimatorLike, make_estimator
 from sb3_rfm.sampling.registry import Registry, require, require_float, require_int
-from sb3_rfm.sampling.solvers import SOLVERS, Solver, SolverLike, check_time_shift
+from sb3_rfm.sampling.solvers import SOLVERS, MeanStep, Solver, SolverLike, check_time_shift
 from sb3_rfm.sampling.sources import Gaussian
 from sb3_rfm.sampling.supports import SUPPORTS, Support, SupportLike
 from sb3_rfm.utils.names import near
@@ -98,8 +99,9 @@ class FlowSettings(Group):
 
     :param interpolant: the path: "linear" (paper), "vp_cosine", "vp_linear", "ve", or an object
     :param parametrization: what the network predicts: "velocity" (paper), "data", "noise", "score",
-        or an object
-    :param solver: "euler" (paper), "heun", "ddim", "ancestral", "euler_maruyama", or an object
+        "mean_velocity" (the mean from one time to a later), or an object
+    :param solver: "euler" (paper), "heun", "midpoint", "ddim", "ancestral", "euler_maruyama",
+        "mean_step" (with "mean_velocity"), or an object
     :param steps: of the solver, for one action (paper: 10)
     :param time_shift: k of the solver's times ``k s / (1 + (k - 1) s)``, s uniform: above 1 the
         steps are short near the action, where few uniform ones draw the law too narrow (paper: 1)
@@ -109,6 +111,8 @@ class FlowSettings(Group):
     :param t_range: times drawn in training, 0 < low < high < 1 (paper: .01 to .99)
     :param one_step: whether a second network is distilled from the flow, noise to action in one
         step, which acts and draws the critics' target (the flow keeps its own steps)
+    :param evaluation_steps: of the solver for ``predict(deterministic=True)``; None for as many
+        (one Euler step of a velocity lands on the mean action)
     """
 
     interpolant: InterpolantLike = "linear"
@@ -119,6 +123,7 @@ class FlowSettings(Group):
     support: SupportLike = "box"
     t_range: tuple[float, float] = (0.01, 0.99)
     one_step: bool = False
+    evaluation_steps: int | None = None
 
     group: ClassVar[str] = "flow"
 
@@ -133,7 +138,15 @@ class FlowSettings(Group):
         require(0 < self.t_range[0] < self.t_range[1] < 1, "flow.t_range", self.t_range, pair)
         one_step = self.one_step
         require(isinstance(one_step, bool), "flow.one_step", one_step, "True or False")
-        self.build()
+        if self.evaluation_steps is not None:
+            require_int("flow.evaluation_steps", self.evaluation_steps)
+            alone = "None with flow.one_step, which takes one"
+            require(not one_step, "flow.evaluation_steps", self.evaluation_steps, alone)
+        made = self.build()
+        if isinstance(made.solver, MeanStep):
+            asked = "'mean_velocity' with solver 'mean_step'"
+            two = made.parametrization.two_times
+            require(two, "flow.parametrization", self.parametrization, asked)
 
     def build(self) -> Flow:
         """:return: the flow, its pieces resolved from their names"""
@@ -147,6 +160,7 @@ class FlowSettings(Group):
             steps=self.steps,
             time_shift=self.time_shift,
             t_range=self.t_range,
+            evaluation_steps=self.evaluation_steps,
         )
 
 
@@ -250,14 +264,20 @@ class CandidateSettings(Group):
 @dataclass(frozen=True)
 class ActorUpdateSettings(Group):
     """
-    The regression that trains the actor.
+    What trains the actor.
 
     :param x_t_from: the action that ``x_t`` is mixed from: "policy" (a candidate, by softmax;
         paper), "best" (the best candidate), "replay" (the batch's), or an object; None with an
         objective that has actions of its own
-    :param objective: what the network regresses on: "posterior_mean" (paper), or actions of the
-        policy's weighted by their value, without an estimator: "exponential", "advantage", or an
-        object
+    :param objective: what the network regresses on: "posterior_mean" (paper), or, without an
+        estimator, actions of the policy's weighted by their value, "exponential" or "advantage",
+        the batch's, "replay", those of them that are worth more than the policy's,
+        "better_replay", or an object; "none" for nothing, where the values' gradient alone trains
+        it
+    :param value_gradient: weight of ``-Q(s, a) / mean|Q|`` of the actions that are drawn,
+        differentiated through the solver's steps, beside the regression (paper: 0)
+    :param reference: weight of the squared distance of the predictions from the averaged network's,
+        at the regression's ``x_t`` and t (paper: 0)
     :param loss_weighting: the error that the regression squares, over time: "uniform" (the
         prediction's own; paper), "velocity", "data", "noise", "score" (that function's, whatever
         the network predicts), "min_snr", or an object
@@ -273,6 +293,8 @@ class ActorUpdateSettings(Group):
     every: int = 2
     average: float | None = None
     max_grad_norm: float = 10.0
+    value_gradient: float = 0.0
+    reference: float = 0.0
 
     group: ClassVar[str] = "actor_update"
 
@@ -285,19 +307,35 @@ class ActorUpdateSettings(Group):
             positive = self.max_grad_norm > 0
             require(positive, "actor_update.max_grad_norm", self.max_grad_norm, "above 0")
         make_loss_weighting(self.loss_weighting, self.group)
-        if self.is_weighted:
-            own = f"None with objective {self.objective!r}, which has actions of its own"
-            require(self.x_t_from is None, "actor_update.x_t_from", self.x_t_from, own)
-        else:
+        require_float("actor_update.value_gradient", self.value_gradient, 0.0)
+        require_float("actor_update.reference", self.reference, 0.0)
+        if self.estimates:
             allowed = f"given with objective {self.objective!r}: 'policy', 'best', 'replay'"
             require(self.x_t_from is not None, "actor_update.x_t_from", self.x_t_from, allowed)
             assert self.x_t_from is not None
             X_T_FROM.resolve(self.x_t_from, XtFrom)
+        else:
+            own = f"None with objective {self.objective!r}, which has actions of its own or none"
+            require(self.x_t_from is None, "actor_update.x_t_from", self.x_t_from, own)
+        if self.reference > 0:
+            averaged = "0 without actor_update.average, whose network is the reference"
+            known = self.average is not None
+            require(known, "actor_update.reference", self.reference, averaged)
+        if isinstance(self.make_objective(), NoRegression):
+            some = "above 0 with objective 'none': nothing else would train the actor"
+            positive = self.value_gradient > 0
+            require(positive, "actor_update.value_gradient", self.value_gradient, some)
+            none = "0 with objective 'none', which predicts nothing"
+            require(self.reference == 0, "actor_update.reference", self.reference, none)
+
+    def make_objective(self) -> Objective:
+        """:return: what the network regresses on, resolved from its name"""
+        return OBJECTIVES.resolve(self.objective, Objective)
 
     @property
-    def is_weighted(self) -> bool:
-        """Whether the objective has weighted actions of its own, and asks no estimator."""
-        return not isinstance(OBJECTIVES.resolve(self.objective, Objective), PosteriorMeans)
+    def estimates(self) -> bool:
+        """Whether the regression is on posterior means, which an estimator gives."""
+        return isinstance(self.make_objective(), PosteriorMeans)
 
     def _with_consequences(self, given: dict[str, Any]) -> dict[str, Any]:
         if "objective" not in given:

@@ -13,13 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sb3_rfm.common.batches import mapped
+from sb3_rfm.common.behaviour import BehaviourValue
 from sb3_rfm.common.boltzmann import CriticLogDensity, InOneRow, critic_features, minimum_q
+from sb3_rfm.common.flow import VelocityField
 from sb3_rfm.common.method import Method
 from sb3_rfm.common.policies import FlowPolicy
 from sb3_rfm.common.targets import (
     ActorBatch,
     Info,
     Regression,
+    later_times,
     posterior_info,
     stratified_times,
 )
@@ -27,6 +30,9 @@ from sb3_rfm.common.temperature import Temperature, gaussian_entropy
 from sb3_rfm.sampling.estimators.posteriors import LogDensity, Posterior
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.parametrizations import EndPoints
+
+SMALLEST_VALUE = 1e-8
+"""The least that values are divided by."""
 
 # ---------------------------------------------------------------- the critics
 
@@ -45,6 +51,25 @@ def critic_loss(
     values = policy.critic(data.observations, data.actions)
     loss = 0.5 * th.stack([mean_square(value[None], target[None]) for value in values]).sum(0)
     return loss, {"train/critic_loss": loss.detach()}
+
+
+def behaviour_loss(
+    behaviour: BehaviourValue, method: Method, data: ReplayBufferSamples, discounts: float | Tensor
+) -> tuple[Tensor, Info]:
+    """
+    The errors of the behaviour's values (:meth:`sb3_rfm.common.behaviour.BehaviourValue.errors`).
+
+    :param behaviour: the values
+    :param method: the method
+    :param data: a batch of B transitions
+    :param discounts: gamma, or one for each transition (n-step returns), (B, 1)
+    :return: (), in units of return squared, and quantities to log
+    """
+    with th.no_grad():
+        value = behaviour.value(data.next_observations)
+        target = method.reward_scale * data.rewards + (1 - data.dones) * discounts * value
+    loss = behaviour.errors(data, target).mean((-2, -1)).sum(0)
+    return loss, {"rfm/behaviour_loss": loss.detach(), "rfm/behaviour_value": value.mean((-2, -1))}
 
 
 @th.no_grad()
@@ -128,7 +153,7 @@ def actor_batch(policy: FlowPolicy, method: Method, data: ReplayBufferSamples) -
         replayed = flow.support.from_action(actions)
         noise = x_1 = replayed.new_empty(0, *replayed.shape)
         q, judged = noise[..., 0], replayed[..., :0]
-        if needs_candidates or not method.use_target_critic:
+        if needs_candidates or method.value_gradient or not method.use_target_critic:
             judged = critic_features(critic, obs)
         if needs_candidates:
             noise = actor.sample_noise(velocity.condition, method.n_training_candidates)
@@ -138,28 +163,110 @@ def actor_batch(policy: FlowPolicy, method: Method, data: ReplayBufferSamples) -
             q = minimum_q(critic, judged, flow.support.to_action(x_1), method.bfloat16)
         log_density = None
         if method.estimator is not None:
+            by, seen = critic, judged
             if method.use_target_critic:
-                critic = policy.critic_target
-                judged = critic_features(critic, obs)
+                by = policy.critic_target
+                seen = critic_features(by, obs)
             log_density = CriticLogDensity(
-                critic, judged, temperature, flow.support, method.bfloat16, method.mean_q
+                by, seen, temperature, flow.support, method.bfloat16, method.mean_q
             )
+        reference = actor.acting_velocity(features, target=True) if method.reference else None
+        excess = None
+        if policy.behaviour is not None:
+            own = policy.behaviour.critic
+            better = policy.behaviour.smallest(own, obs, actions).squeeze(-1) - q[0]
+            excess = better / own.unit
     acting = actor.acting_velocity(features) if one_step else None
-    return ActorBatch(velocity, acting, log_density, replayed, noise, x_1, q, temperature)
+    return ActorBatch(
+        velocity=velocity,
+        acting_velocity=acting,
+        reference_velocity=reference,
+        log_density=log_density,
+        features=judged,
+        replayed=replayed,
+        noise=noise,
+        x_1=x_1,
+        q=q,
+        temperature=temperature,
+        excess=excess,
+    )
 
 
-def actor_loss(method: Method, batch: ActorBatch) -> tuple[Tensor, Info]:
+def regression_loss(method: Method, batch: ActorBatch) -> tuple[Tensor, Info]:
     """
-    The regression of the flow network on the posterior means (Theorem 1), or on weighted actions.
+    The regression of the flow network on the posterior means (Theorem 1), or on weighted actions,
+    and its distance from the averaged network where it is kept near it (ORW-CFM-W2, arXiv
+    2502.06061).
 
     :param method: the method
     :param batch: what it is made of
     :return: (), and quantities to log
     """
     (x_t, t, target, scale), info = regression(method, batch)
-    prediction = batch.velocity.network(batch.velocity.condition, x_t, t)
+    later = None
+    if batch.velocity.flow.parametrization.two_times:
+        later = later_times(t)
+        target = mean_velocity(batch.velocity, x_t, t, later, target)
+    prediction = batch.velocity.predict(x_t, t, later)
     loss = mean_square(scale * prediction, scale * target)
+    if batch.reference_velocity is not None:
+        with th.no_grad():
+            near = batch.reference_velocity.predict(x_t, t, later)
+        distance = mean_square(prediction, near)
+        loss = loss + method.reference * distance
+        info = {**info, "rfm/reference_distance": distance.detach()}
     return loss, {"train/actor_loss": loss.detach(), **info}
+
+
+@th.no_grad()
+def mean_velocity(
+    velocity: VelocityField, x_t: Tensor, t: Tensor, later: Tensor, marginal: Tensor
+) -> Tensor:
+    """
+    What a network of mean velocities is to predict, by its own derivative along the path: ``u = v +
+    (r - t) (v · grad_x u + d_t u)`` (MeanFlow, Geng et al. 2025, arXiv 2505.13447, eq. 6, with
+    times that run from noise to action).
+
+    :param velocity: the network's, at B states
+    :param x_t: (N, B, D)
+    :param t: its time, (N, B)
+    :param later: r, (N, B)
+    :param marginal: v, the velocity at ``x_t``, or an unbiased estimate of it, (N, B, D)
+    :return: (N, B, D), without a graph
+    """
+    change: Tensor = th.func.jvp(
+        lambda x, time: velocity.predict(x, time, later),
+        (x_t, t),
+        (marginal, th.ones_like(t)),
+    )[1]
+    return marginal + (later - t).unsqueeze(-1) * change
+
+
+def value_gradient_loss(
+    policy: FlowPolicy, method: Method, batch: ActorBatch
+) -> tuple[Tensor, Info]:
+    """
+    ``-w mean Q(s, a) / mean|Q|``, one action a state, the gradient through the steps of the solver
+    that draws it (DACER, arXiv 2405.15177, eq. 14, without the divisor).
+
+    The critics are evaluated and differentiated by their own rule, so that the loss has the right
+    gradient in the actor and none in the critics.
+
+    :param policy: actor and critics
+    :param method: the method
+    :param batch: of B states
+    :return: (), and quantities to log
+    """
+    velocity = batch.acting_velocity or batch.velocity
+    start = policy.actor.sample_noise(velocity.condition, 1)
+    actions = velocity.flow.support.to_action(velocity.integrate(start))
+    actions = method.target_noise(actions, batch.temperature)
+    q, slope = policy.critic.value_and_action_gradient(
+        batch.features, actions.detach(), method.mean_q
+    )
+    size = q.abs().mean((0, -1)).clamp_min(SMALLEST_VALUE)
+    loss = -method.value_gradient * (slope * actions).sum(-1).mean((0, -1)) / size
+    return loss, {"rfm/q_policy": q.mean((0, -1))}
 
 
 @th.no_grad()
@@ -234,7 +341,7 @@ def distillation_loss(batch: ActorBatch) -> tuple[Tensor, Info]:
     acting = batch.acting_velocity
     assert acting is not None
     first = th.full((), acting.flow.t_range[0], device=batch.noise.device)
-    prediction = acting.network(acting.condition, batch.noise, first)
+    prediction = acting.predict(batch.noise, first)
     loss = mean_square(prediction, batch.x_1)
     return loss, {"rfm/distillation_loss": loss.detach()}
 
@@ -248,12 +355,12 @@ def temperature_loss(
 
     :param temperature: lambda
     :param method: the target
-    :param batch: the policy's candidates
+    :param batch: the policy's candidates, to which the noise of the critics' target is added
     :return: (), and quantities to log
     """
     assert method.target_entropy is not None
     actions = batch.velocity.flow.support.to_action(batch.x_1)
-    entropy = gaussian_entropy(actions)
+    entropy = gaussian_entropy(method.target_noise(actions, batch.temperature))
     loss = temperature.dual_loss(entropy / actions.shape[-1], method.target_entropy)
     return loss, {"rfm/entropy": entropy}
 

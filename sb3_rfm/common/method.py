@@ -4,13 +4,7 @@ from dataclasses import dataclass
 
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.selection import GaussianNoise, make_noise
-from sb3_rfm.common.targets import (
-    OBJECTIVES,
-    X_T_FROM,
-    Objective,
-    WeightedActions,
-    XtFrom,
-)
+from sb3_rfm.common.targets import X_T_FROM, WeightedActions, XtFrom
 from sb3_rfm.common.temperature import entropy_per_action
 from sb3_rfm.sampling.divergences import Divergence
 from sb3_rfm.sampling.estimators.posteriors import Estimator
@@ -28,6 +22,8 @@ class Method:
     :param use_target_critic: whether it is of the target critics
     :param x_t_from: the action that ``x_t`` is mixed from; None with weighted actions
     :param weighted: the actions that the network regresses on in the place of posterior means
+    :param value_gradient: weight of the gradient of values through the solver's steps
+    :param reference: weight of the distance from the averaged network's predictions
     :param loss_weighting: which error of the regression is squared
     :param divergence: how log pi is computed for the critics' target; None: without entropy
     :param target_noise: added to the actions of the critics' target
@@ -44,6 +40,8 @@ class Method:
     use_target_critic: bool
     x_t_from: XtFrom | None
     weighted: WeightedActions | None
+    value_gradient: float
+    reference: float
     loss_weighting: LossWeighting
     divergence: Divergence | None
     target_noise: GaussianNoise
@@ -63,7 +61,7 @@ class Method:
         :return: the method
         """
         own, update = settings.estimator, settings.actor_update
-        objective = OBJECTIVES.resolve(update.objective, Objective)
+        objective = update.make_objective()
         share, nats = entropy_per_action(settings.target_entropy)
         x_t_from = update.x_t_from
         return cls(
@@ -73,6 +71,8 @@ class Method:
             use_target_critic=own is not None and own.use_target_critic,
             x_t_from=None if x_t_from is None else X_T_FROM.resolve(x_t_from, XtFrom),
             weighted=objective if isinstance(objective, WeightedActions) else None,
+            value_gradient=update.value_gradient,
+            reference=update.reference,
             loss_weighting=make_loss_weighting(update.loss_weighting),
             divergence=settings.critic_update.divergence(),
             target_noise=make_noise("target_noise", settings.critic_update.target_noise),
@@ -90,5 +90,11 @@ class Method:
         :return: true if so
         """
         guided = self.estimator is not None and self.estimator.guided
-        from_policy = self.x_t_from is None or self.x_t_from.from_policy
+        actions = self.x_t_from or self.weighted
+        from_policy = actions is not None and actions.from_policy
         return from_policy or guided or self.target_entropy is not None or one_step
+
+    @property
+    def regresses(self) -> bool:
+        """Whether the flow network regresses on anything."""
+        return self.estimator is not None or self.weighted is not None

@@ -104,6 +104,7 @@ class FlowNetwork(nn.Module):
     :param net_arch: widths of the hidden layers, at least one
     :param activation_fn: activation between layers
     :param time_dim: size of the time embedding
+    :param two_times: whether it takes a later time too
     """
 
     def __init__(
@@ -113,13 +114,15 @@ class FlowNetwork(nn.Module):
         net_arch: list[int],
         activation_fn: type[nn.Module] = nn.ReLU,
         time_dim: int = 16,
+        two_times: bool = False,
     ) -> None:
         super().__init__()
         width = net_arch[0] if net_arch else point_dim
         self.time_embedding = TimeEmbedding(time_dim)
         self.observation_layer = nn.Linear(features_dim, width)
         self.point_layer = nn.Linear(point_dim, width, bias=False)
-        self.time_layer = nn.Linear(time_dim, width, bias=False)
+        self.two_times = two_times
+        self.time_layer = nn.Linear((1 + two_times) * time_dim, width, bias=False)
         rest = create_mlp(width, point_dim, list(net_arch[1:]), activation_fn)
         self.trunk = nn.Sequential(*([activation_fn(), *rest] if net_arch else []))
 
@@ -132,13 +135,26 @@ class FlowNetwork(nn.Module):
         """
         return self.observation_layer(features)
 
-    def forward(self, condition: Tensor, x: Tensor, t: Tensor, bfloat16: bool = False) -> Tensor:
+    def forward(
+        self,
+        condition: Tensor,
+        x: Tensor,
+        t: Tensor,
+        bfloat16: bool = False,
+        later: Tensor | None = None,
+    ) -> Tensor:
         """
         :param condition: what :meth:`condition` returned, (B, width)
         :param x: points, (*S, B, D)
         :param t: time, () or (B)
         :param bfloat16: whether the layers between the first and the last run in bfloat16
+        :param later: a time that is not before t, of its shape, of a network of two times; None
+            for t itself
         :return: the prediction, (*S, B, D)
         """
-        state_and_time = condition + self.time_layer(self.time_embedding(t))
+        times = self.time_embedding(t)
+        if self.two_times:
+            span = th.zeros_like(t) if later is None else later - t
+            times = th.cat([times, self.time_embedding(span)], -1)
+        state_and_time = condition + self.time_layer(times)
         return through(self.trunk, state_and_time + self.point_layer(x), bfloat16)

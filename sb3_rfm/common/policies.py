@@ -17,11 +17,13 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
 from sb3_rfm.common.actor import FlowActor
+from sb3_rfm.common.behaviour import BehaviourValue
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critics import Critic, CriticOptions
 from sb3_rfm.common.earlier import settings_of_flow
 from sb3_rfm.common.observations import NORMALIZE_OBSERVATIONS, make_normalizer
 from sb3_rfm.common.optimization import make_optimizer
+from sb3_rfm.common.targets import WeightedActions
 from sb3_rfm.sampling.registry import require_int
 
 
@@ -56,6 +58,7 @@ class FlowPolicy(BasePolicy):
     actor: FlowActor
     critic: Critic
     critic_target: Critic
+    behaviour: BehaviourValue | None
     default_features_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
 
     def __init__(
@@ -111,11 +114,37 @@ class FlowPolicy(BasePolicy):
             self.device
         )
         self.critic_target = critic_target  # last in the state dict, where nothing is another's
+        self.behaviour = self._make_behaviour()
         self.actor.optimizer = self._make_optimizer(self.actor.flow_parameters(), lr_schedule)
         own = self.critic.q_networks if self.share_features_extractor else [self.critic]
-        self.critic.optimizer = self._make_optimizer(
-            [p for net in own for p in net.parameters()], lr_schedule
+        learnt = [p for net in own for p in net.parameters()]
+        if self.behaviour is not None:
+            learnt += self.behaviour.parameters_to_learn()
+        self.critic.optimizer = self._make_optimizer(learnt, lr_schedule)
+
+    def _make_behaviour(self) -> BehaviourValue | None:
+        """Values of the behaviour, where the actor's objective asks for them."""
+        objective = self.settings.actor_update.make_objective()
+        if not (isinstance(objective, WeightedActions) and objective.needs_behaviour):
+            return None
+        critic, critic_target = self.make_critic(), self.make_critic()
+        critic_target.load_state_dict(critic.state_dict())
+        _, critic_arch = get_actor_critic_arch(self.net_arch)
+        network = self.critic_options.build(
+            critic.features_extractor.features_dim, critic_arch, self.activation_fn
         )
+        return BehaviourValue(critic, critic_target, network).to(self.device)
+
+    def averages(self) -> list[tuple[Critic, Critic]]:
+        """
+        The critics, which have one unit.
+
+        :return: each with its average
+        """
+        pairs = [(self.critic, self.critic_target)]
+        if self.behaviour is not None:
+            pairs.append((self.behaviour.critic, self.behaviour.critic_target))
+        return pairs
 
     def _net_kwargs(self, net_arch: list[int]) -> dict[str, Any]:
         return {

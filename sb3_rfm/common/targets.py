@@ -20,6 +20,9 @@ from sb3_rfm.sampling.registry import Registry, require_float, require_int
 
 Info = dict[str, Tensor]
 
+SHARE_OF_SPANS = 0.25
+"""Of the times whose mean velocity is learnt, those that end later than they begin."""
+
 
 @dataclass(frozen=True)
 class ActorBatch:
@@ -29,22 +32,29 @@ class ActorBatch:
 
     :param velocity: the flow network's
     :param acting_velocity: the one-step network's; None where there is none
+    :param reference_velocity: the averaged network's, where predictions are kept near it
     :param log_density: the Boltzmann law of the critics; None where nothing is estimated
+    :param features: of the critics, where actions are judged, (B, F)
     :param replayed: points of the actions in the batch, (B, D)
     :param noise: what candidates start from, (M, B, D); none where nothing needs them
     :param x_1: where the flow carries it, the candidates, (M, B, D)
     :param q: their values, (M, B)
     :param temperature: lambda, ()
+    :param excess: by how much the replayed action is worth more than the first candidate, by the
+        behaviour's values and in the critics' unit, (B); None where nothing needs it
     """
 
     velocity: VelocityField
     acting_velocity: VelocityField | None
+    reference_velocity: VelocityField | None
     log_density: CriticLogDensity | None
+    features: Tensor
     replayed: Tensor
     noise: Tensor
     x_1: Tensor
     q: Tensor
     temperature: Tensor
+    excess: Tensor | None = None
 
 
 # ---------------------------------------------------------------- the action that x_t is mixed from
@@ -104,9 +114,13 @@ XtFromLike = str | XtFrom
 
 
 class Objective:
-    """What the network regresses on; ``uses_temperature`` says whether lambda has a part in it."""
+    """
+    What the network regresses on; ``uses_temperature`` says whether lambda has a part in it, and
+    ``depends_on_scale`` whether it is then in units of value.
+    """
 
     uses_temperature: bool = True
+    depends_on_scale: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,8 +128,22 @@ class PosteriorMeans(Objective):
     """The posterior means of noise and action given ``x_t``, by an estimator (RFM, Theorem 1)."""
 
 
+@dataclass(frozen=True)
+class NoRegression(Objective):
+    """Nothing: the values' gradient alone trains the network (DACER)."""
+
+    uses_temperature = False  # not annotated: a constant of the class, not a field of the dataclass
+
+
 class WeightedActions(Objective, ABC):
-    """Actions of its own and their noise themselves, weighted by their values."""
+    """
+    Actions of its own and their noise themselves, weighted by their values; ``from_policy`` says
+    whether the policy's candidates have a part in it, ``needs_behaviour`` whether values of the
+    behaviour have.
+    """
+
+    from_policy: bool = True
+    needs_behaviour: bool = False
 
     @abstractmethod
     def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
@@ -136,15 +164,22 @@ class Exponential(WeightedActions):
     Values are normalised by mean and deviation over the batch, weights by their mean.
 
     :param limit: largest normalised value
+    :param baseline: whether it is a state's advantage, over the mean of its other candidates, that
+        is normalised: without, states of large values weigh more, whatever the action
     """
 
     limit: float = 3.0
+    baseline: bool = False
+
+    depends_on_scale = False  # not annotated: a constant of the class, not a field of the dataclass
 
     def __post_init__(self) -> None:
         require_float("limit", self.limit, 0.0)
 
     def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
         q = batch.q[:1]
+        if self.baseline:
+            q = q - batch.q[1:].mean(0, keepdim=True)
         z = (q - q.mean(-1, True)) / q.std(-1, correction=0, keepdim=True).clamp_min(1e-6)
         log_weight = z.clamp(-self.limit, self.limit) / batch.temperature
         return batch.x_1[:1], th.softmax(log_weight, -1) * log_weight.shape[-1]
@@ -179,9 +214,53 @@ class Advantage(WeightedActions):
         return th.cat([best, uniform]), th.cat([weight, others])
 
 
+@dataclass(frozen=True)
+class Replayed(WeightedActions):
+    """The actions in the batch, all alike: flow matching on what was done."""
+
+    uses_temperature = False  # not annotated: constants of the class
+    from_policy = False
+
+    def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
+        return batch.replayed.unsqueeze(0), th.ones_like(batch.replayed[None, ..., 0])
+
+
+@dataclass(frozen=True)
+class BetterReplayed(WeightedActions):
+    """
+    The actions in the batch that are worth more than the policy's draw a', weighted by ``exp(D)``,
+    ``D = max(Q_behaviour(s, a) - Q(s, a'), 0)`` in the critics' unit less its mean over the batch;
+    the others have no weight (FlowRL, arXiv 2506.12811).
+
+    :param limit: largest weight
+    """
+
+    limit: float = 10.0
+
+    uses_temperature = False  # not annotated: constants of the class
+    needs_behaviour = True
+
+    def __post_init__(self) -> None:
+        require_float("limit", self.limit, 0.0)
+
+    def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
+        assert batch.excess is not None
+        better = batch.excess.clamp_min(0)
+        weight = (better - better.mean(-1, keepdim=True)).exp().clamp_max(self.limit)
+        weight = th.where(batch.excess >= 0, weight, 0.0)
+        return batch.replayed.unsqueeze(0), weight.unsqueeze(0)
+
+
 OBJECTIVES = Registry[Objective](
     "actor_update.objective",
-    {"posterior_mean": PosteriorMeans, "exponential": Exponential, "advantage": Advantage},
+    {
+        "posterior_mean": PosteriorMeans,
+        "exponential": Exponential,
+        "advantage": Advantage,
+        "replay": Replayed,
+        "better_replay": BetterReplayed,
+        "none": NoRegression,
+    },
 )
 ObjectiveLike = str | Objective
 
@@ -219,6 +298,18 @@ def stratified_times(like: Tensor, t_range: tuple[float, float]) -> Tensor:
     n_parts = n_times * n_states
     parts = th.arange(n_parts, device=like.device).view(n_times, *[1] * len(members), n_states)
     return low + (high - low) * (parts + th.rand(like.shape[:-1], device=like.device)) / n_parts
+
+
+def later_times(t: Tensor) -> Tensor:
+    """
+    Times until which velocities are averaged: three quarters of them t itself, the others uniform
+    until the end (MeanFlow, Geng et al. 2025, table 1a).
+
+    :param t: (N, B)
+    :return: (N, B)
+    """
+    span = (1 - t) * th.rand_like(t)
+    return t + th.where(th.rand_like(t) < SHARE_OF_SPANS, span, 0.0)
 
 
 def posterior_info(ess: Tensor, coefficient: Tensor) -> Info:

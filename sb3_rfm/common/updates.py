@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch as th
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.utils import get_parameters_by_name
 from torch import Tensor
@@ -11,11 +12,13 @@ from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critics import Critic, move_unit
 from sb3_rfm.common.losses import (
     actor_batch,
-    actor_loss,
+    behaviour_loss,
     critic_loss,
     critic_target,
     distillation_loss,
+    regression_loss,
     temperature_loss,
+    value_gradient_loss,
 )
 from sb3_rfm.common.method import Method
 from sb3_rfm.common.optimization import move_towards
@@ -59,30 +62,39 @@ class Updates(ABC):
         if with_actor:
             info.update(self._update_actor(data))
             self._average_policy()
-        move_towards(self.critic_target.parameters(), self.critic.parameters(), self.tau)
+        for critic, target in self.policy.averages():
+            move_towards(target.parameters(), critic.parameters(), self.tau)
         move_towards(self.target_statistics, self.statistics, 1.0)
         return info
 
     def _update_critic(self, data: ReplayBufferSamples) -> Info:
         """One step of the critics, in their unit, which moves first."""
-        critic, temperature = self.critic, self.actor.temperature
+        critic, temperature, behaviour = self.critic, self.actor.temperature, self.policy.behaviour
         discounts = self.gamma if data.discounts is None else data.discounts
         target, info = critic_target(self.policy, self.method, data, discounts)
         if critic.normalizes_values:
-            factor = move_unit((critic, self.critic_target), target)
-            if self.temperature_rule.tuned:
+            factor = move_unit([each for pair in self.policy.averages() for each in pair], target)
+            if self.temperature_rule.tuned and self.settings.divides_values:
                 temperature.rescale(factor)
         loss, losses = critic_loss(self.policy, data, target)
+        if behaviour is not None:
+            more, others = behaviour_loss(behaviour, self.method, data, discounts)
+            loss, losses = loss + more, {**losses, **others}
         self._descend("critic", loss / critic.unit.square().view_as(loss))
         return {**info, **losses}
 
     def _update_actor(self, data: ReplayBufferSamples) -> Info:
         """One step of the actor, of its one-step network and of the temperature."""
         batch = actor_batch(self.policy, self.method, data)
-        loss, info = actor_loss(self.method, batch)
+        losses = []
+        if self.method.regresses:
+            losses.append(regression_loss(self.method, batch))
+        if self.method.value_gradient:
+            losses.append(value_gradient_loss(self.policy, self.method, batch))
         if batch.acting_velocity is not None:
-            distillation, more = distillation_loss(batch)
-            loss, info = loss + distillation, {**info, **more}
+            losses.append(distillation_loss(batch))
+        loss = th.stack([each for each, _ in losses]).sum(0)
+        info = {name: value for _, each in losses for name, value in each.items()}
         self._descend("actor", loss)
         info["rfm/temperature"] = batch.temperature.view_as(loss)
         if self.temperature_rule.tuned:

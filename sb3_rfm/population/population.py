@@ -78,6 +78,8 @@ class Population(Updates):
             "actor": self.actor.flow_parameters(),
             "critic": [p for network in critics for p in network.parameters()],
         }
+        if self.policy.behaviour is not None:
+            self.parameters["critic"] += self.policy.behaviour.parameters_to_learn()
         self.skips = first.on_nan == "skip"
         self._compute: dict[bool, Callable[..., Info]] = {
             with_actor: partial(self._update_all, with_actor=with_actor)

@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 
 from sb3_rfm.common.actor import FlowActor
 from sb3_rfm.common.batches import mapped, tensors_of
+from sb3_rfm.common.behaviour import BehaviourValue
 from sb3_rfm.common.critic_gradients import by_autograd
 from sb3_rfm.common.critics import Critic
 from sb3_rfm.common.observations import NormalizedInputs
@@ -122,19 +123,27 @@ class StackedFlowNetwork(Stacked):
         """
         return self.run(lambda network, f: network.condition(f), features, axes=(0,), out=0)
 
-    def forward(self, condition: Tensor, x: Tensor, t: Tensor, bfloat16: bool = False) -> Tensor:
+    def forward(
+        self,
+        condition: Tensor,
+        x: Tensor,
+        t: Tensor,
+        bfloat16: bool = False,
+        later: Tensor | None = None,
+    ) -> Tensor:
         """
         :param condition: (N, B, width)
         :param x: points, (*S, N, B, D)
         :param t: time, () or (*S, N, B)
         :param bfloat16: whether the layers between the first and the last run in bfloat16
+        :param later: of the shape of t, of networks of two times
         :return: the prediction, (*S, N, B, D)
         """
-        axis = x.dim() - 3
+        axis, times = x.dim() - 3, [t] if later is None else [t, later]
         return self.run(
-            lambda network, condition, x, t: network(condition, x, t, bfloat16),
-            *(condition, x, t),
-            axes=(0, axis, axis if t.dim() else None),
+            lambda network, condition, x, t, *later: network(condition, x, t, bfloat16, *later),
+            *(condition, x, *times),
+            axes=(0, axis, *[axis if t.dim() else None] * len(times)),
             out=axis,
         )
 
@@ -248,6 +257,11 @@ def stack_policies(policies: Sequence[FlowPolicy]) -> tuple[FlowPolicy, list[Sha
     for name in ("critic", "critic_target"):
         critics = [getattr(own, name) for own in policies]
         _stack_critic(getattr(policy, name), critics, getattr(template, name), stack)
+    if template.behaviour is not None:
+        behaviours = [cast(BehaviourValue, own.behaviour) for own in policies]
+        _stack_behaviour(
+            cast(BehaviourValue, policy.behaviour), behaviours, template.behaviour, stack
+        )
     return policy, parameters
 
 
@@ -322,6 +336,20 @@ def _stack_critic(
     critic.last_parameters = [cast(nn.Parameter, stack[p]) for p in template.last_parameters]
     critic.unit = stack[template.unit]
     _stack_inputs(critic, own, template, stack)
+
+
+def _stack_behaviour(
+    behaviour: BehaviourValue,
+    own: Sequence[BehaviourValue],
+    template: BehaviourValue,
+    stack: Mapping[Tensor, Tensor],
+) -> None:
+    """Replace the networks of the behaviour's values."""
+    for name in ("critic", "critic_target"):
+        critics = [getattr(each, name) for each in own]
+        _stack_critic(getattr(behaviour, name), critics, getattr(template, name), stack)
+    networks = [each.value_network for each in own]
+    behaviour.value_network = StackedCriticNetwork(networks, template.value_network, stack)
 
 
 def _stack_inputs(

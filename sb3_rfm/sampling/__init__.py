@@ -6,7 +6,7 @@ importable from the modules beside them.
 """
 
 from sb3_rfm.sampling.divergences import Divergence, ExactDivergence, Hutchinson
-from sb3_rfm.sampling.estimators.approximations import ClippedScore, PlugIn
+from sb3_rfm.sampling.estimators.approximations import ClippedScore, PlugIn, UnitScore
 from sb3_rfm.sampling.estimators.bounded import Bounded
 from sb3_rfm.sampling.estimators.posteriors import Estimator, LangevinStein, Posterior
 from sb3_rfm.sampling.estimators.refinements import MCMC, SMC, Refinement
@@ -24,6 +24,7 @@ from sb3_rfm.sampling.numerics.truncated_normals import TruncatedNormal
 from sb3_rfm.sampling.parametrizations import (
     Data,
     EndPoints,
+    MeanVelocity,
     Noise,
     Parametrization,
     Score,
@@ -36,6 +37,8 @@ from sb3_rfm.sampling.solvers import (
     Euler,
     EulerMaruyama,
     Heun,
+    MeanStep,
+    Midpoint,
     ScoredField,
     Solver,
     ancestral,
@@ -77,6 +80,9 @@ __all__ = [
     "Laplace",
     "Linear",
     "LossWeighting",
+    "MeanStep",
+    "MeanVelocity",
+    "Midpoint",
     "MinSNR",
     "Noise",
     "Parametrization",
@@ -94,6 +100,7 @@ __all__ = [
     "TanhLatent",
     "TruncatedNormal",
     "Uniform",
+    "UnitScore",
     "VEGeometric",
     "VPCosine",
     "VPLinear",

@@ -148,9 +148,9 @@ class _Path:
         leaf = x.detach().requires_grad_(True)
         return leaf, self.solver.step(self.checked_velocity, leaf, step, None)
 
-    def checked_velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def checked_velocity(self, x: Tensor, *times: Tensor) -> Tensor:
         """The velocity, refused where it would broadcast or its divergence be zero unnoticed."""
-        u = self.velocity(x, t)
+        u = self.velocity(x, *times)
         wanted, got = (tuple(x.shape), x.dtype), (tuple(u.shape), u.dtype)
         require(wanted == got, "velocity", got, f"a result of {wanted}")
         graph = "a result that autograd can differentiate in the points (a constant: c + 0 * x)"

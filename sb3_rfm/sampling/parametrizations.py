@@ -24,7 +24,12 @@ class EndPoints(NamedTuple):
 
 
 class Parametrization(ABC):
-    """An affine function of the end points, given by its weights (a, b)."""
+    """
+    An affine function of the end points, given by its weights (a, b); ``two_times`` says that the
+    network also takes a later time.
+    """
+
+    two_times: bool = False
 
     @abstractmethod
     def weights(self, coefficients: Coefficients) -> tuple[Tensor, Tensor]:
@@ -93,6 +98,16 @@ class Velocity(Parametrization):
 
 
 @dataclass(frozen=True)
+class MeanVelocity(Velocity):
+    """
+    The mean of the velocity along the path from t to a later time r, ``u = (x_r - x_t) / (r - t)``
+    (MeanFlow, Geng et al. 2025, arXiv 2505.13447): the velocity itself for r = t.
+    """
+
+    two_times = True  # not annotated: a constant of the class, not a field of the dataclass
+
+
+@dataclass(frozen=True)
 class Score(Parametrization):
     """``f = -x_0 / beta``: the score of ``x_t`` when the source is N(0, I) (Tweedie)."""
 
@@ -101,6 +116,13 @@ class Score(Parametrization):
 
 
 PARAMETRIZATIONS = Registry[Parametrization](
-    "parametrization", {"noise": Noise, "data": Data, "velocity": Velocity, "score": Score}
+    "parametrization",
+    {
+        "noise": Noise,
+        "data": Data,
+        "velocity": Velocity,
+        "mean_velocity": MeanVelocity,
+        "score": Score,
+    },
 )
 ParametrizationLike = str | Parametrization

@@ -216,6 +216,34 @@ class Heun(Solver):
 
 
 @dataclass(frozen=True)
+class Midpoint(Solver):
+    """``x + h u(x + h u(x, t) / 2, t + h / 2)``: second order, two velocities a step."""
+
+    def step(
+        self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
+    ) -> Tensor:
+        h = step.t_next - step.t
+        middle = x + 0.5 * h * velocity(x, step.t)
+        return x + h * velocity(middle, step.t + 0.5 * h)
+
+
+@dataclass(frozen=True)
+class MeanStep(Solver):
+    """
+    ``x + h u(x, t, t + h)``, u the mean velocity over the step (MeanFlow, Geng et al. 2025):
+    without an error of its own in any number of steps.
+
+    The velocity is called with a third argument, the time after the step.
+    """
+
+    def step(
+        self, velocity: VelocityField, x: Tensor, step: Step, generator: th.Generator | None
+    ) -> Tensor:
+        mean: Callable[..., Tensor] = velocity
+        return x + (step.t_next - step.t) * mean(x, step.t, step.t_next)
+
+
+@dataclass(frozen=True)
 class DDIM(Solver):
     """
     Mix the predictions anew: ``x_s = alpha_s x̂_1 + sqrt(beta_s² - v) x̂_0 + sqrt(v) eps``.
@@ -310,6 +338,8 @@ SOLVERS = Registry[Solver](
     {
         "euler": Euler,
         "heun": Heun,
+        "midpoint": Midpoint,
+        "mean_step": MeanStep,
         "ddim": DDIM,
         "ancestral": ancestral,
         "euler_maruyama": EulerMaruyama,

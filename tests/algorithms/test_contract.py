@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch as th
 from environments import Bandit, observations
+from rows import ROWS, WITHOUT_PARTICLES, WITHOUT_TEMPERATURE
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -34,18 +35,16 @@ GROUPED: dict[str, Any] = {
     "flow": {"steps": 2},
     "temperature": "auto_0.5",
 }
-OWN = ("RFMFlow", "RFMDiffusion")
-BASELINES = ("QNE", "DQS", "IDEM", "SDAC", "DPMD", "QSM", "QVPO")
-each_class = pytest.mark.parametrize("name", [*OWN, *BASELINES, "SAC"])
-each_with_groups = pytest.mark.parametrize("name", [*OWN, *BASELINES])
+each_class = pytest.mark.parametrize("name", [*ROWS, "SAC"])
+each_with_groups = pytest.mark.parametrize("name", ROWS)
 
 
 def small(name: str, env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
     algorithm, env = getattr(sb3_rfm, name), Bandit() if env is None else env
     settings = dict(SAC if name == "SAC" else GROUPED)
-    if name in ("QSM", "DPMD", "QVPO"):
+    if name in WITHOUT_PARTICLES:
         del settings["estimator"]  # refused: an object with its own particles, or no estimator
-    if name == "QVPO":
+    if name in WITHOUT_TEMPERATURE:
         del settings["temperature"]  # likewise: nothing uses it
     return algorithm(policy, env, **merged(settings, changes))
 
@@ -193,7 +192,7 @@ def test_a_policy_saved_alone_predicts_the_same(name: str, tmp_path: Path) -> No
     )
 
 
-@pytest.mark.parametrize("name", [*OWN, "SAC"])
+@pytest.mark.parametrize("name", ["RFMFlow", "RFMDiffusion", "FlowRL", "SAC"])
 @pytest.mark.parametrize(
     ("policy", "observation"),
     [("MultiInputPolicy", "dict"), ("CnnPolicy", "image"), ("MlpPolicy", "float64")],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch as th
 from environments import Bandit
+from rows import ROWS
 
 import sb3_rfm
 from sb3_rfm import DPMD, DQS, QSM, QVPO, SDAC, RFMDiffusion, RFMFlow
@@ -29,10 +30,7 @@ from sb3_rfm.common.targets import Advantage
 from sb3_rfm.sampling import Bounded
 from sb3_rfm.sampling.solvers import Heun
 
-CLASSES = [
-    getattr(sb3_rfm, name)
-    for name in ("RFMFlow", "RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC", "DPMD", "QSM", "QVPO")
-]
+CLASSES = [getattr(sb3_rfm, name) for name in ROWS]
 
 
 def small(algorithm: Any = RFMFlow, **changes: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch as th
 from environments import Bandit
+from rows import ROWS
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -85,8 +86,7 @@ def without_values(one: FlowActorCritic) -> None:
         ("RFMFlow", {"policy_kwargs": LAYER_NORM}),
         ("RFMFlow", {"flow": {"support": "tanh"}, "estimator": "diagonal_centred"}),
         ("RFMFlow", {"policy_kwargs": {"net_arch": [16], "normalize_observations": True}}),
-        *((name, {}) for name in ("RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC")),
-        *((name, {}) for name in ("DPMD", "QSM", "QVPO")),
+        *((name, {}) for name in ROWS),
     ],
     ids=str,
 )

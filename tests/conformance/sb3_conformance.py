@@ -29,6 +29,14 @@ CLASSES = (
     "DPMD",
     "QSM",
     "QVPO",
+    "FLAME",
+    "FLAME_M",
+    "FPMD",
+    "FPMD_M",
+    "ORWCFM",
+    "DACER",
+    "DACERv2",
+    "FlowRL",
     "SAC",
 )
 # What only costs time: the suite is about SB3's contract, not about the quality of the actions.

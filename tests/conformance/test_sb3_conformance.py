@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rows import WITHOUT_PARTICLES
 from sb3_conformance import CLASSES, Skip, read_skips, stand_in
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
@@ -131,7 +132,7 @@ def test_a_stand_in_is_the_class_itself_with_other_numbers(name: str) -> None:
         assert model.candidates.n == 2
         assert model.flow.steps <= 5
         number = model.estimator and model.estimator.n_particles
-        assert (number is None) == (name in ("DPMD", "QSM", "QVPO"))
+        assert (number is None) == (name in WITHOUT_PARTICLES)
         assert number is None or number < 10
         own, shown = getattr(sb3_rfm, name).defaults, model.settings
         assert shown.actor_update == own.actor_update

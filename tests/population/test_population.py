@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch as th
 from environments import Bandit
+from rows import ROWS
 
 import sb3_rfm
 from sb3_rfm.common import critic_gradients, hidden_layers
@@ -93,7 +94,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("RFMFlow", {"policy_kwargs": {**NARROW, "critic_kwargs": {"layer_norm": False}}}),
     ("RFMFlow", {"policy_kwargs": {**NARROW, "share_features_extractor": True, "n_critics": 1}}),
     ("RFMFlow", {"policy_kwargs": {**NARROW, "normalize_observations": False}}),
-    *[(name, {}) for name in ("RFMDiffusion", "QNE", "IDEM", "SDAC", "DPMD", "QSM", "QVPO")],
+    *[(name, {}) for name in ROWS if name not in ("RFMFlow", "DQS")],
     ("DQS", {"estimator": {"n_particles": 50}}),
     ("RFMFlow", {"observation": "dict"}),
     ("RFMFlow", {"observation": "image"}),

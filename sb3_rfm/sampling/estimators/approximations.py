@@ -5,6 +5,7 @@ from functools import partial
 
 import torch as th
 from torch import Tensor
+from torch.nn import functional as F
 
 from sb3_rfm.sampling.estimators.control_variates import Fixed
 from sb3_rfm.sampling.estimators.posteriors import (
@@ -46,7 +47,7 @@ class PlugIn(Estimator):
         policy_samples: Tensor | None = None,
     ) -> Posterior:
         _, score = value_and_score(log_density, x_t)
-        x_0, nothing = -score.unsqueeze(0), th.zeros_like(x_t)
+        x_0, nothing = self.noise_end(score, coefficients).unsqueeze(0), th.zeros_like(x_t)
         return Posterior(
             x_0,
             coefficients.action_end(x_t, x_0),
@@ -54,6 +55,43 @@ class PlugIn(Estimator):
             EndPoints(nothing, nothing),
             nothing,
         )
+
+    def noise_end(self, score: Tensor, coefficients: Coefficients) -> Tensor:
+        """
+        The noise that a score stands for.
+
+        :param score: of the target at ``x_t``, (B, D)
+        :param coefficients: the interpolant at the time of ``x_t``
+        :return: ``x_0``, (B, D)
+        """
+        return -score
+
+
+@dataclass(frozen=True)
+class UnitScore(PlugIn):
+    """
+    The direction alone of the target's score s at ``x_t``: the marginal's score is ``w s / |s|``,
+    ``w = exp(growth beta - offset)``, so that ``x_0 = -beta w s / |s|``.
+
+    DACERv2 (arXiv 2505.23426) has ``exp(.4 k - 1.8)`` at step k of five; here the share of noise,
+    beta, tells how far the action is.
+
+    :param growth: of the logarithm of the length, from no noise to noise alone
+    :param offset: minus that logarithm at the action
+    """
+
+    growth: float = 2.0
+    offset: float = 1.8
+
+    depends_on_scale = False  # not annotated: a constant of the class, not a field of the dataclass
+
+    def __post_init__(self) -> None:
+        require_float("growth", self.growth, 0.0)
+        require_float("offset", self.offset)
+
+    def noise_end(self, score: Tensor, coefficients: Coefficients) -> Tensor:
+        length = (self.growth * coefficients.beta - self.offset).exp()
+        return -coefficients.beta * length * F.normalize(score, dim=-1)
 
 
 @dataclass(frozen=True)

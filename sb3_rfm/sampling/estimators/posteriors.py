@@ -82,12 +82,14 @@ class Estimator(ABC):
     """
     Anything that turns a log-density and a mix ``x_t`` into a :class:`Posterior`.
 
-    Nothing it returns requires grad. ``in_box`` says that its particles live in [-1, 1]^d, and
-    ``guided`` that it makes use of policy samples.
+    Nothing it returns requires grad. ``in_box`` says that its particles live in [-1, 1]^d,
+    ``guided`` that it makes use of policy samples, and ``depends_on_scale`` that a multiple of the
+    log-density has another posterior.
     """
 
     in_box: bool = False
     guided: bool = False
+    depends_on_scale: bool = True
 
     @property
     def source(self) -> Source:
