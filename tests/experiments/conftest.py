@@ -1,6 +1,7 @@
-"""An environment that ends or stops its process at a fixed step."""
+"""Where commands find themselves, and an environment that ends or stops its process."""
 
 import os
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -27,6 +28,21 @@ class Mortal(PendulumEnv):
 
 gym.register("Mortal-v0", Mortal, max_episode_steps=200)
 """
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The test's own folder is the working directory; ``sys.path`` is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture
+def zoo(here, monkeypatch):
+    """For rl_zoo3's commands, which read ``sys.argv``: it is put back, and there is no display."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
 
 
 @pytest.fixture(params=["SIGKILL"])
