@@ -1,64 +1,24 @@
-"""Weights in safetensors and policies in ONNX."""
+"""Weights in safetensors: they come back, are described, and fit or change nothing."""
 
 import json
 import pickle
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from environments import Bandit, observations
+from environments import Bandit
 from gymnasium import spaces
+from small_models import NAMES, actions, same, small, state
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-import sb3_rfm
-from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.export import weights
-from sb3_rfm.export.onnx import export_onnx
 from sb3_rfm.export.weights import load_weights, read_header, save_weights
 from sb3_rfm.utils import files
 
 safetensors_torch = pytest.importorskip("safetensors.torch")
-
-SMALL: dict[str, Any] = {
-    "policy_kwargs": {"net_arch": [16]},
-    "buffer_size": 50,
-    "seed": 0,
-    "device": "cpu",
-}
-SAMPLING: dict[str, Any] = {
-    "flow": {"steps": 2},
-    "estimator": {"n_particles": 4},
-    "candidates": {"n": 2, "evaluate": 6},
-}
-WITHOUT_PARTICLES = ("DPMD", "QSM", "QVPO")
-NAMES = ("RFMFlow", "RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC", "DPMD", "QSM", "QVPO", "SAC")
-
-
-def small(name: str = "RFMFlow", env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
-    sampling = {"n_candidates": 2, "n_eval_candidates": 6} if name == "SAC" else dict(SAMPLING)
-    if name in WITHOUT_PARTICLES:
-        del sampling["estimator"]
-    settings = merged({**SMALL, **sampling}, changes)
-    return getattr(sb3_rfm, name)(policy, Bandit() if env is None else env, **settings)
-
-
-def actions(model: Any) -> np.ndarray:
-    return model.predict(observations(model), deterministic=True)[0]
-
-
-def state(model: Any) -> dict[str, th.Tensor]:
-    return {key: value.clone() for key, value in model.policy.state_dict().items()}
-
-
-def same(one: dict[str, th.Tensor], two: dict[str, th.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(th.equal(one[key], two[key]) for key in one)
-
-
-# Weights
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -253,121 +213,6 @@ def test_loading_unpickles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     model.load_weights(path)
 
 
-# ONNX
-
-
-def session(path: Path) -> Any:
-    runtime = pytest.importorskip("onnxruntime")
-    return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-
-def check(model: Any, path: Path) -> None:
-    """The graph's actions are ``predict``'s, for one and for many observations."""
-    graph = session(path)
-    obs = observations(model)
-    for batch in (obs[:1], obs):
-        (got,) = graph.run(None, {"observation": batch})
-        expected = model.predict(batch, deterministic=True)[0]
-        assert got.dtype == expected.dtype
-        assert got.shape == expected.shape
-        width = (model.action_space.high - model.action_space.low).max()
-        assert np.abs(got - expected).max() < 1e-4 * width
-
-
-@pytest.fixture
-def onnx() -> None:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
-
-
-FAST = ("RFMFlow", "RFMDiffusion", "SAC")
-
-
-@pytest.mark.usefixtures("onnx")
-@pytest.mark.parametrize(
-    "name",
-    [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n not in FAST)],
-)
-def test_the_graph_predicts_what_the_policy_predicts(name: str, tmp_path: Path) -> None:
-    box = spaces.Box(np.array([-0.5, 2.0]), np.array([3.0, 2.5]), dtype=np.float64)
-    model = small(name, Bandit(box), learning_starts=5, batch_size=4).learn(20)
-    model.save(tmp_path / "model")
-    loaded = type(model).load(tmp_path / "model")  # no environment, as where a policy is deployed
-    before = state(loaded)
-    loaded.policy.set_training_mode(True)
-    path = export_onnx(loaded.policy, tmp_path / "policy")
-    assert path == tmp_path / "policy.onnx"
-    assert [file.name for file in tmp_path.glob("*onnx*")] == ["policy.onnx"]
-    assert loaded.policy.training
-    assert same(before, state(loaded))
-    check(model, path)
-
-
-@pytest.mark.usefixtures("onnx")
-@pytest.mark.slow
-@pytest.mark.parametrize("solver", ["heun", "ddim", "euler_maruyama"])
-@pytest.mark.parametrize("support", ["tanh", "clipped"])
-def test_each_solver_and_support_can_be_exported(solver: str, support: str, tmp_path: Path) -> None:
-    model = small(
-        flow={"solver": solver, "support": support}, estimator={"name": "noise_expectation"}
-    )
-    check(model, model.export_onnx(tmp_path / "policy"))
-
-
-@pytest.mark.usefixtures("onnx")
-def test_a_one_step_policy_can_be_exported(tmp_path: Path) -> None:
-    model = small(flow={"one_step": True})
-    check(model, model.export_onnx(tmp_path / "policy"))
-
-
-@pytest.mark.usefixtures("onnx")
-@pytest.mark.slow
-def test_images_and_float64_observations_can_be_exported(tmp_path: Path) -> None:
-    image = small(env=Bandit(observation="image"), policy="CnnPolicy")
-    check(image, image.export_onnx(tmp_path / "image"))
-    double = small(env=Bandit(observation="float64"))
-    check(double, double.export_onnx(tmp_path / "double"))
-
-
-def test_dict_observations_are_refused(tmp_path: Path) -> None:
-    model = small(env=Bandit(observation="dict"), policy="MultiInputPolicy")
-    with pytest.raises(ValueError, match=r"must be a Box.*got Dict"):
-        model.export_onnx(tmp_path / "policy")
-    assert not list(tmp_path.iterdir())
-
-
-class Untraceable(FlattenExtractor):
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        flat = super().forward(observations)
-        return flat * (2.0 if flat.sum().item() > 0 else 1.0)
-
-
-@pytest.mark.usefixtures("onnx")
-def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
-    kwargs = {"net_arch": [16], "features_extractor_class": Untraceable}
-    model = small(policy_kwargs=kwargs)
-    with pytest.raises(ValueError, match="cannot be exported to ONNX"):
-        model.export_onnx(tmp_path / "policy")
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"needs onnx, .*install the extra: .*'\.\[onnx\]'"):
-        small().export_onnx(tmp_path / "policy")
-
-
-def test_environments_units() -> None:
-    """The module that is exported, without an exporter."""
-    from sb3_rfm.export.onnx import DeterministicPolicy
-
-    box = spaces.Box(np.array([[-0.5, 2.0]]), np.array([[3.0, 2.5]]), dtype=np.float32)
-    model = small(env=gym.wrappers.TimeLimit(Bandit(box), 5))
-    with th.no_grad():
-        got = DeterministicPolicy(model.policy)(th.as_tensor(observations(model))).numpy()
-    np.testing.assert_allclose(got, actions(model), atol=1e-6)
-
-
 @pytest.mark.parametrize("main", ["__main__", "__mp_main__"])
 def test_a_class_of_the_main_module_is_that_of_the_programs_own(main: str, tmp_path: Path) -> None:
     """A class is called otherwise where its program is imported, or spawned, than where it runs."""
@@ -390,85 +235,3 @@ def test_a_class_of_the_main_module_is_that_of_the_programs_own(main: str, tmp_p
     path = save_weights(model(extractor("train")), tmp_path / "weights")
     with pytest.raises(ValueError, match=r"features_extractor_class: got 'train.Extractor'"):
         load_weights(model(extractor("other")), path)
-
-
-BOXES = {
-    "no axis": spaces.Box(-1, 1, (), np.float32),
-    "matrix": spaces.Box(-1, 3, (2, 3), np.float32),
-    "float16": spaces.Box(-1, 1, (2,), np.float16),
-    "float16, no axis": spaces.Box(-1, 1, (), np.float16),
-    "float64, no axis": spaces.Box(0, 5, (), np.float64),
-    "far away": spaces.Box(1e6, 1e6 + 1e-3, (2,), np.float64),
-    "tiny": spaces.Box(-1e-30, 1e-30, (2,), np.float32),
-    "huge": spaces.Box(-1e30, 1e30, (2,), np.float32),
-    "of two sizes": spaces.Box(np.float32([-1e-3, 10]), np.float32([1e-3, 1e4])),
-}
-
-
-class AnyBox(Bandit):
-    """Takes actions as Stable-Baselines3 sends them: float32 for a Box of float16."""
-
-    def step(self, action: np.ndarray) -> Any:
-        space = self.action_space
-        assert action.shape == space.shape
-        assert (space.low <= action).all()
-        assert (action <= space.high).all()
-        return self._observation(), 0.0, True, False, {}
-
-
-@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
-def test_every_box_of_floats_is_trained_in_saved_and_exported(
-    box: spaces.Box, tmp_path: Path
-) -> None:
-    from sb3_rfm.export.onnx import DeterministicPolicy
-
-    model = small(env=AnyBox(box), learning_starts=5, batch_size=4).learn(12)
-    expected = actions(model)
-    assert expected.dtype == np.result_type(np.float32, box.dtype)
-    assert expected.shape == (32, *box.shape)
-    model.save(tmp_path / "model")
-    np.testing.assert_array_equal(actions(type(model).load(tmp_path / "model")), expected)
-    model.save_weights(tmp_path / "weights")
-    other = small(env=AnyBox(box), seed=3)
-    other.load_weights(tmp_path / "weights")
-    np.testing.assert_array_equal(actions(other), expected)
-    with th.no_grad():
-        got = DeterministicPolicy(model.policy)(th.as_tensor(observations(model))).numpy()
-    assert got.dtype == expected.dtype
-    assert got.shape == expected.shape
-    width = box.high.astype(float) - box.low.astype(float)
-    assert (np.abs(got.astype(float) - expected) <= 1e-6 * width).all()
-
-
-@pytest.mark.usefixtures("onnx")
-def test_the_graphs_actions_have_the_shape_and_type_of_predicts(tmp_path: Path) -> None:
-    model = small(env=AnyBox(BOXES["float16, no axis"]))
-    check(model, model.export_onnx(tmp_path / "policy"))
-
-
-@pytest.mark.parametrize(
-    ("box", "message"),
-    [
-        (spaces.Box(-3, 3, (2,), np.int8), "a Box of float32, float64 or float16, .* got int8"),
-        (spaces.Box(0, 255, (), np.uint8), "got uint8"),
-        (spaces.Box(-1, 1, (2,), np.longdouble), f"got {np.dtype(np.longdouble)}"),
-        (spaces.Box(-1, 1, (0,), np.float32), r"have a coordinate; got shape \(0,\)"),
-        (spaces.Box(-6e4, 6e4, (2,), np.float16), "finite in float16; got low -60000.0"),
-        (spaces.Box(-3e38, 3e38, (2,), np.float32), "finite in float32; .* at index 0"),
-    ],
-    ids=str,
-)
-def test_a_box_that_cannot_be_scaled_is_named(box: spaces.Box, message: str) -> None:
-    with pytest.raises(ValueError, match=f"action_space must .*{message}"):
-        small(env=Bandit(box))
-
-
-def test_noise_that_fails_without_an_axis_is_named() -> None:
-    from stable_baselines3.common.noise import NormalActionNoise
-
-    from sb3_rfm.common.noise import NormalNoise
-
-    box, scale = BOXES["no axis"], np.ones(())
-    with pytest.raises(ValueError, match=r"action_noise must be sb3_rfm.common.noise.NormalNoise"):
-        small(env=AnyBox(box), action_noise=NormalActionNoise(0 * scale, scale))
-    small(env=AnyBox(box), action_noise=NormalNoise(0 * scale, scale), learning_starts=0).learn(3)
