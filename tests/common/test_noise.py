@@ -1,4 +1,4 @@
-"""The noise from which exploring actions are drawn."""
+"""The noise from which actions are drawn, random or fixed."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch as th
 from environments import Bandit
 
 from sb3_rfm import RFMFlow
-from sb3_rfm.common.noise import TIME_SCALES, PinkNoise
+from sb3_rfm.common.noise import TIME_SCALES, PinkNoise, fixed_noise
 
 N_STEPS, N_SERIES = 4096, 400
 
@@ -104,3 +104,12 @@ def test_a_loaded_model_goes_on_with_its_noise(tmp_path: Path) -> None:
 def test_a_colour_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match=r"noise_color must .*'white' or 'pink'; got 'brown'"):
         model(candidates={"noise_color": "brown"})
+
+
+def test_fixed_noise_is_even_and_begins_at_the_origin() -> None:
+    noise = fixed_noise(256, 3, th.device("cpu"))[:, 0]
+    assert (noise[0] == 0).all()
+    assert (
+        noise.mean(0).abs().max() < 0.05
+    )  # a pseudo-random set of 256 would have .06 as one standard error
+    assert (noise.std(0) - 1).abs().max() < 0.05

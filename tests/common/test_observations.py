@@ -1,6 +1,5 @@
-"""Observations normalised inside the policy."""
+"""Observations normalised inside the policy: what training passes on and what networks see."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,185 +8,13 @@ import numpy as np
 import pytest
 import torch as th
 from environments import Bandit, Reach, observations
-from gymnasium import spaces
+from normalised_models import OFF, ON, Far, each_class, each_shell, small, statistics
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-import sb3_rfm
 from sb3_rfm import RFMFlow
-from sb3_rfm.common.observations import (
-    CLIP,
-    EPSILON,
-    PRIOR_STEPS,
-    ObservationNormalizer,
-    make_normalizer,
-)
-from sb3_rfm.export import weights
-
-ON: dict[str, Any] = {"net_arch": [16], "normalize_observations": True}
-OFF: dict[str, Any] = {"net_arch": [16], "normalize_observations": False}
-SETTINGS: dict[str, Any] = {
-    "policy_kwargs": ON,
-    "buffer_size": 200,
-    "learning_starts": 8,
-    "batch_size": 4,
-    "seed": 0,
-    "device": "cpu",
-}
-SAC_SETTINGS: dict[str, Any] = {"n_candidates": 2, "n_eval_candidates": 3}
-FLOW_SETTINGS: dict[str, Any] = {
-    "candidates": {"n": 2, "train": 2, "evaluate": 3},
-    "estimator": {"n_particles": 4},
-    "flow": {"steps": 2},
-}
-each_class = pytest.mark.parametrize("name", ["RFMFlow", "RFMDiffusion", "QNE", "SAC"])
-each_shell = pytest.mark.parametrize("name", ["RFMFlow", "SAC"])
-"""The two that collect transitions and build policies each in their own way."""
-
-
-def small(name: str = "RFMFlow", env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
-    own = SAC_SETTINGS if name == "SAC" else FLOW_SETTINGS
-    settings = {**SETTINGS, **own, **changes}
-    return getattr(sb3_rfm, name)(policy, Bandit() if env is None else env, **settings)
-
-
-def actions(model: Any) -> np.ndarray:
-    return model.predict(observations(model), deterministic=True)[0]
-
-
-def box(*shape: int, dtype: Any = np.float32) -> spaces.Box:
-    return spaces.Box(-100, 100, shape, dtype)
-
-
-def statistics(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of observations (n, F) and of 1000 more of mean 0 and variance 1."""
-    total = PRIOR_STEPS + len(seen)
-    mean = seen.sum(0) / total
-    return mean, (PRIOR_STEPS + np.square(seen).sum(0)) / total - np.square(mean)
-
-
-def fed(normalizer: ObservationNormalizer, obs: np.ndarray, size: int) -> ObservationNormalizer:
-    for start in range(0, len(obs), size):
-        normalizer.update(obs[start : start + size])
-    return normalizer
-
-
-# The statistics
-
-
-@pytest.mark.parametrize("size", [1, 7, 5000])
-def test_statistics_are_those_of_all_that_was_seen(size: int) -> None:
-    seen = np.random.default_rng(0).normal([-1, 0, 5], [0.01, 1, 30], (5000, 3)).astype(np.float32)
-    normalizer = fed(ObservationNormalizer(box(3)), seen, size)
-    count, mean, variance = normalizer.statistics.numpy()
-    expected = statistics(seen.astype(np.float64))
-    assert count == pytest.approx(6000)
-    np.testing.assert_allclose(mean, expected[0], rtol=1e-10, atol=1e-10)
-    np.testing.assert_allclose(variance, expected[1], rtol=1e-10)
-    np.testing.assert_allclose(normalizer.mean, mean, rtol=1e-6)
-    np.testing.assert_allclose(normalizer.scale, 1 / np.sqrt(variance + EPSILON), rtol=1e-6)
-
-
-def test_small_changes_about_a_large_value_are_not_lost() -> None:
-    """After a million steps a mean of 1e4 in float32 would stay where it is."""
-    normalizer = ObservationNormalizer(box(1))
-    normalizer.statistics.copy_(th.tensor([[1e6], [1e4], [1.0]], dtype=th.float64))
-    for _ in range(100):
-        normalizer.update(np.full((1, 1), 10_001.0, np.float32))
-    assert normalizer.statistics[1].item() == pytest.approx(1e4 + 1e-4, abs=1e-8)
-
-
-def test_observations_that_are_not_finite_are_left_out() -> None:
-    normalizer, other = ObservationNormalizer(box(2)), ObservationNormalizer(box(2))
-    normalizer.update(np.array([[1.0, 2.0], [np.nan, 0.0], [0.0, np.inf], [3.0, -1.0]]))
-    normalizer.update(np.full((2, 2), -np.inf))
-    other.update(np.array([[1.0, 2.0], [3.0, -1.0]]))
-    assert th.equal(normalizer.statistics, other.statistics)
-    assert th.equal(normalizer.mean, other.mean)
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        box(3),
-        box(2, 2),
-        box(2, 3, 2),
-        box(3, dtype=np.float64),
-        box(3, dtype=np.int32),
-        spaces.Box(0, 255, (4,), np.uint8),
-    ],
-    ids=str,
-)
-def test_each_number_is_normalised_and_clipped(space: spaces.Box) -> None:
-    space.seed(0)
-    obs = np.stack([space.sample() for _ in range(50)])
-    normalizer = ObservationNormalizer(space)
-    for _ in range(100):
-        normalizer.update(obs)
-    got = normalizer(th.as_tensor(obs))
-    assert got.shape == obs.shape
-    mean, variance = (row.reshape(space.shape) for row in normalizer.statistics[1:].numpy())
-    assert np.allclose(got, (obs - mean) / np.sqrt(variance), atol=1e-4)
-    far = np.full((1, *space.shape), np.iinfo(space.dtype).max if space.dtype.kind == "i" else 1e6)
-    if space.dtype != np.uint8:
-        assert bool((normalizer(th.as_tensor(far.astype(space.dtype))) == CLIP).all())
-
-
-MIXED = spaces.Dict(
-    {
-        "image": spaces.Box(0, 255, (3, 36, 36), np.uint8),
-        "vector.with.dots": box(2),
-        "matrix": box(2, 2),
-        "choice": spaces.Discrete(3),
-        "choices": spaces.MultiDiscrete([2, 3]),
-        "bits": spaces.MultiBinary(4),
-    }
-)
-
-
-def test_images_and_choices_stay_as_they_are() -> None:
-    MIXED.seed(0)
-    draws = [MIXED.sample() for _ in range(20)]
-    obs = {key: np.stack([draw[key] for draw in draws]) for key in MIXED.spaces}
-    normalizer = make_normalizer(MIXED, True, True)
-    assert normalizer is not None
-    normalizer.update(obs)
-    tensors = {key: th.as_tensor(part) for key, part in obs.items()}
-    got = normalizer(tensors)
-    assert list(got) == list(tensors)
-    for key in MIXED.spaces:
-        changes = key in ("vector.with.dots", "matrix")
-        assert changes != th.equal(got[key], tensors[key])
-    seen = np.concatenate([obs["matrix"].reshape(20, 4), obs["vector.with.dots"]], 1)
-    mean = statistics(seen.astype(np.float64))[0]
-    np.testing.assert_allclose(normalizer.statistics[1], mean)  # in the order of the names
-
-
-@pytest.mark.parametrize(
-    "space", [MIXED["image"], spaces.Discrete(3), spaces.Dict({"bits": spaces.MultiBinary(2)})]
-)
-def test_where_there_is_nothing_to_normalise(space: spaces.Space) -> None:
-    assert make_normalizer(space, True, True) is None
-
-
-def test_images_that_are_not_bytes() -> None:
-    image = spaces.Box(0, 1, (3, 36, 36), np.float32)
-    assert make_normalizer(image, True, normalize_images=False) is None
-    assert make_normalizer(image, True, normalize_images=True) is not None
-
-
-def test_statistics_stay_with_the_environment() -> None:
-    """On the host and in float64, wherever the networks are and in whatever precision."""
-    normalizer = ObservationNormalizer(box(3)).to("meta").half()
-    assert normalizer.mean.device.type == normalizer.scale.device.type == "meta"
-    assert normalizer.mean.dtype == normalizer.scale.dtype == th.float16
-    assert normalizer.statistics.device.type == "cpu"
-    assert normalizer.statistics.dtype == th.float64
-    assert [*normalizer.state_dict()] == ["mean", "scale", "statistics"]
-
-
-# What training passes on
+from sb3_rfm.common.observations import CLIP, EPSILON, PRIOR_STEPS
 
 
 class Recording(gym.Wrapper):
@@ -247,25 +74,6 @@ def test_what_is_not_finite_is_not_seen(name: str) -> None:
 
 
 @each_class
-def test_a_loaded_model_is_frozen_until_it_trains(name: str, tmp_path: Path) -> None:
-    small(name).learn(20).save(tmp_path / "model")
-    loaded = getattr(sb3_rfm, name).load(tmp_path / "model")
-    before = copy.deepcopy(loaded.policy.normalizer.state_dict())
-    assert before["statistics"][0, 0] == PRIOR_STEPS + 20
-    loaded.predict(observations(loaded))
-    loaded.policy.set_training_mode(True)
-    actions(loaded)
-    after = loaded.policy.normalizer.state_dict()
-    assert all(th.equal(before[key], after[key]) for key in before)
-    loaded.set_env(Bandit())
-    loaded.learn(12, reset_num_timesteps=False)
-    assert after["statistics"][0, 0] == PRIOR_STEPS + 32
-
-
-# What the networks see
-
-
-@each_class
 @pytest.mark.parametrize("share", [False, True])
 def test_networks_see_normalised_observations(name: str, share: bool) -> None:
     """The same weights without a normaliser, on observations normalised by hand, do the same."""
@@ -288,15 +96,6 @@ def test_networks_see_normalised_observations(name: str, share: bool) -> None:
         got = getattr(model, critic)(th.as_tensor(obs), acts)
         expected = getattr(other, critic)(th.as_tensor(by_hand), acts)
         th.testing.assert_close(th.cat(got), th.cat(expected), rtol=1e-4, atol=1e-5)
-
-
-class Far(gym.ObservationWrapper):
-    """Observations a thousand away from zero."""
-
-    def observation(self, observation: Any) -> Any:
-        if isinstance(observation, dict):
-            return {key: part + 1000 for key, part in observation.items()}
-        return observation + 1000
 
 
 class FarReach(Reach):
@@ -354,9 +153,6 @@ def test_memory_is_saved(name: str) -> None:
     assert model.policy.normalizer.statistics[0, 0] == PRIOR_STEPS + 30
 
 
-# VecNormalize
-
-
 @each_shell
 def test_observations_are_not_normalised_twice(name: str, tmp_path: Path) -> None:
     def twice() -> Any:
@@ -375,104 +171,6 @@ def test_observations_are_not_normalised_twice(name: str, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="twice"):
         type(model).load(tmp_path / "model", env=twice())
     small(name, twice(), policy_kwargs=OFF).learn(12)
-
-
-# What is kept
-
-
-@each_class
-def test_the_state_holds_it_once(name: str) -> None:
-    model = small(name).learn(20)
-    own = [key for key in model.policy.state_dict() if "normalizer" in key]
-    assert own == [f"normalizer.{part}" for part in ("mean", "scale", "statistics")]
-    assert all(model.policy.state_dict()[key].is_floating_point() for key in own)
-    written = weights.tensors(model)
-    assert [key for key in written if "normalizer" in key] == [f"policy.{key}" for key in own]
-    owners = (model.policy, model.actor, model.critic, model.critic_target)
-    assert len({id(owner.normalizer) for owner in owners}) == 1
-    owned = {id(t) for t in model.policy.normalizer.buffers()}
-    for optimizer in (model.actor.optimizer, model.critic.optimizer):
-        assert not owned & {id(p) for group in optimizer.param_groups for p in group["params"]}
-
-
-@each_class
-def test_it_comes_back(name: str, tmp_path: Path) -> None:
-    model = small(name, Far(Bandit()), seed=1).learn(20)
-    model.save(tmp_path / "model")
-    model.policy.save(tmp_path / "policy")
-    model.actor.save(tmp_path / "actor")
-    model.save_weights(tmp_path / "weights")
-    other = small(name, seed=2)
-    addresses = [tensor.data_ptr() for tensor in other.policy.normalizer.buffers()]
-    other.set_parameters(tmp_path / "model")
-    third = small(name, seed=3)
-    third.load_weights(tmp_path / "weights")
-    loaded = {
-        "model": type(model).load(tmp_path / "model"),
-        "policy": type(model.policy).load(tmp_path / "policy"),
-        "actor": type(model.actor).load(tmp_path / "actor"),
-        "parameters": other,
-        "weights": third,
-        "copy": copy.deepcopy(model.policy),
-    }
-    obs = observations(model) + 1000
-    expected = model.predict(obs, deterministic=True)[0]
-    for how, one in loaded.items():
-        assert np.array_equal(one.predict(obs, deterministic=True)[0], expected), how
-        normalizer = one.normalizer if how in ("actor", "policy", "copy") else one.actor.normalizer
-        assert th.equal(normalizer.statistics, model.policy.normalizer.statistics), how
-        assert normalizer is not model.policy.normalizer
-    other.learn(12)  # in place: a CUDA graph reads them there
-    assert [tensor.data_ptr() for tensor in other.policy.normalizer.buffers()] == addresses
-
-
-@each_shell
-def test_any_state_gives_finite_actions(name: str) -> None:
-    model = small(name).learn(12)
-    random = {key: th.rand_like(value) for key, value in model.policy.state_dict().items()}
-    model.policy.load_state_dict(random)
-    assert np.isfinite(actions(model)).all()
-    model.policy.normalizer.update(np.ones((1, 3), np.float32))
-    assert np.isfinite(actions(model)).all()
-
-
-@each_shell
-def test_weights_with_and_without_do_not_mix(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = {True: small(name), False: small(name, policy_kwargs=OFF)}
-    for asked, model in models.items():
-        model.save_weights(tmp_path / str(asked))
-        with pytest.raises(
-            ValueError, match=f"normalize_observations: got {asked}, expected {not asked}"
-        ):
-            models[not asked].load_weights(tmp_path / str(asked))
-    monkeypatch.setattr(weights, "describe", without_the_option)
-    models[False].save_weights(tmp_path / "earlier")
-    monkeypatch.undo()
-    models[False].load_weights(tmp_path / "earlier")
-    with pytest.raises(ValueError, match="normalize_observations: got False, expected True"):
-        models[True].load_weights(tmp_path / "earlier")
-
-
-def without_the_option(model: Any, describe: Any = weights.describe) -> dict[str, Any]:
-    """The header of a file that was written before there was the option."""
-    header = describe(model)
-    del header["architecture"]["normalize_observations"]
-    return header
-
-
-@pytest.mark.slow
-def test_the_graph_for_onnx_normalises(tmp_path: Path) -> None:
-    for package in ("onnx", "onnxscript"):
-        pytest.importorskip(package)
-    runtime = pytest.importorskip("onnxruntime")
-    model = small()
-    model.policy.normalizer.mean.fill_(1000)
-    session = runtime.InferenceSession(model.export_onnx(tmp_path / "policy"))
-    obs = observations(model) + 1000
-    (got,) = session.run(None, {"observation": obs})
-    np.testing.assert_allclose(got, model.predict(obs, deterministic=True)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("wrong", ["yes", 1, None])
