@@ -44,6 +44,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SLOW: dict[str, Callable[..., OffPolicyAlgorithm]] = {  # timed over a twentieth of the steps
     "RFMFlow, authors' settings": sb3_rfm.RFMFlow,
     **{n: getattr(sb3_rfm, n) for n in ("QNE", "DQS", "SDAC", "QVPO", "IDEM", "DPMD")},
+    **{n: getattr(sb3_rfm, n) for n in ("FLAME", "FLAME_M", "FPMD", "FPMD_M", "ORWCFM")},
+    **{n: getattr(sb3_rfm, n) for n in ("DACER", "DACERv2", "FlowRL")},
 }
 
 

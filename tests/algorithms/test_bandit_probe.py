@@ -17,7 +17,22 @@ from scipy import stats
 from torch import nn
 from updates import draw, update_actor
 
-from sb3_rfm import DQS, IDEM, QNE, QSM, SAC, SDAC, RFMDiffusion, RFMFlow
+from sb3_rfm import (
+    DACER,
+    DQS,
+    FLAME,
+    FLAME_M,
+    FPMD,
+    IDEM,
+    ORWCFM,
+    QNE,
+    QSM,
+    SAC,
+    SDAC,
+    FlowRL,
+    RFMDiffusion,
+    RFMFlow,
+)
 from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Noise
 from sb3_rfm.sampling.estimators.posteriors import value_and_score
@@ -82,16 +97,29 @@ def learnt(algorithm: Any, updates: int, draw_steps: int = 100, **changes: Any) 
     settings: dict[str, Any] = {"temperature": TEMPERATURE, "bfloat16": False}
     if algorithm is not QSM:  # whose estimator has one point
         settings["estimator"] = {"n_particles": 64}
-    one = model(algorithm, **merged(settings, changes))
+    one = trained(model(algorithm, **merged(settings, changes)), updates)
+    return drawn(one, draw_steps)
+
+
+def trained(one: Any, updates: int) -> Any:
+    """The model after some updates of the actor, and of what is averaged of it."""
     obs = th.zeros(128, 3)
     for update in range(updates):
         for group in one.actor.optimizer.param_groups:
             group["lr"] = 2e-3 * (1 - update / updates)
         update_actor(one, obs, 2 * th.rand(128, 1) - 1)
-    one.actor.flow = replace(one.actor.flow, steps=draw_steps)
+        one._average_policy()
+    return one
+
+
+def drawn(one: Any, steps: int | None = None) -> np.ndarray:
+    """2000 draws of the policy, in its own number of steps or another."""
+    flow = one.actor.flow
+    one.actor.flow = replace(flow, steps=steps or flow.steps)
     with th.no_grad():
         points = draw(one, th.zeros(1, 3), 2_000)
-    return one.actor.flow.support.to_action(points).flatten().numpy()
+    one.actor.flow = flow
+    return flow.support.to_action(points).flatten().numpy()
 
 
 def p_value(actions: np.ndarray) -> float:
@@ -134,6 +162,8 @@ def boltzmann_case(algorithm: Any, updates: int, *marks: Any, **changes: Any) ->
             actor_update={"loss_weighting": "noise"},
         ),
         boltzmann_case(QNE, 700),
+        boltzmann_case(FLAME, 700),
+        boltzmann_case(FLAME_M, 3_000, pytest.mark.slow, flow={"solver": "euler"}),
         boltzmann_case(SDAC, 4_000, pytest.mark.slow, candidates={"n": 4}),
         boltzmann_case(IDEM, 8_000, pytest.mark.slow),
         boltzmann_case(DQS, 12_000, pytest.mark.slow),
@@ -173,6 +203,83 @@ def test_qsm_draws_what_its_plug_in_score_gives() -> None:
     for draws in (actions, exact):
         boltzmann = stats.kstest(draws[:N_DRAWS], lambda a: np.interp(a, grid[:, 0], mass))
         assert boltzmann.pvalue < LEVEL
+
+
+@pytest.mark.parametrize("algorithm", [DACER, FlowRL])
+def test_the_gradient_of_q_ends_on_the_hills(algorithm: Any) -> None:
+    """Nothing holds it at the Boltzmann law: draws gather at maxima, of which there may be two."""
+    own = {"temperature": 1e-3, "candidates": {"train": 1}} if algorithm is DACER else {}
+    one = model(algorithm, **own)
+    assert drawn(one).std() > 0.2  # a premise: the first policy is wide
+    if algorithm is FlowRL:  # values that hold nothing to be better: pure ascent
+        one.policy.behaviour.critic.use([Lowest(), Lowest()])
+    actions = drawn(trained(one, 400))
+    nearest = np.abs(actions[:, None] - np.array(MEANS)).min(1)
+    assert np.quantile(nearest, 0.9) < 0.06
+    assert p_value(actions) < LEVEL
+
+
+class Lowest(nn.Module):
+    def forward(self, joined: th.Tensor) -> th.Tensor:
+        return th.full_like(joined[..., :1], -1e6)
+
+
+def test_orw_cfm_stays_nearer_its_reference_as_the_penalty_grows() -> None:
+    """Weights of its own tilt it round by round towards a point; the penalty slows each round."""
+    distances, spreads = [], []
+    for penalty in (0.0, 3.0, 100.0):
+        one = model(
+            ORWCFM,
+            temperature=0.5,
+            candidates={"train": 4},
+            flow={"steps": 5},
+            actor_update={"reference": penalty},
+        )
+        before = drawn(trained_alike(one))
+        actions = drawn(trained(one, 200))
+        distances.append(stats.wasserstein_distance(before, actions))
+        spreads.append(actions.std())
+    assert distances[0] > 1.3 * distances[1] > 1.3**2 * distances[2]
+    assert spreads[0] < 0.5 * before.std()  # without a penalty it gathers
+
+
+def trained_alike(one: Any) -> Any:
+    """Its velocity made that of a wide law, N(0, .6²), in the averaged network too."""
+    network, times = one.actor.network, th.rand(512, 1)
+    optimizer = th.optim.Adam(network.parameters(), 5e-3)
+    for _ in range(300):
+        times, noise, actions = th.rand(1, 256), th.randn(1, 256, 1), 0.6 * th.randn(1, 256, 1)
+        x_t = times[..., None] * actions + (1 - times[..., None]) * noise
+        condition = one.actor.velocity(th.zeros(256, 3)).condition
+        loss = (network(condition, x_t, times) - (actions - noise)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    one.actor.averaged_network.load_state_dict(network.state_dict())
+    return one
+
+
+def test_fpmd_evaluates_by_the_mean_action() -> None:
+    """One step of a velocity that it has learnt, whose law has two hills, acts between them."""
+    one = model(FPMD, flow={"parametrization": "velocity"})
+    network = one.actor.network
+    optimizer = th.optim.Adam(network.parameters(), 3e-3)
+    condition = th.zeros(256, 3)
+    for _ in range(1_000):
+        hill = th.where(th.rand(1, 256, 1) < SHARES[0], *MEANS)
+        times, noise = th.rand(1, 256), th.randn(1, 256, 1)
+        x_t = times[..., None] * hill + (1 - times[..., None]) * noise
+        prediction = network(one.actor.velocity(condition).condition, x_t, times)
+        loss = (prediction - (hill - noise)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    many = drawn(one)
+    assert np.abs(many[:, None] - np.array(MEANS)).min(1).mean() < 0.1  # a premise: on the hills
+    with th.no_grad():
+        ends = one.actor.sample(one.actor.velocity(th.zeros(1, 3)), 200, deterministic=True)
+    assert ends.mean().item() == pytest.approx(np.dot(SHARES, MEANS), abs=0.08)
+    assert ends.std() < 0.1 < many.std()
 
 
 @pytest.mark.slow
