@@ -40,7 +40,7 @@ class DACER(FlowActorCritic):
         ),
         estimator=None,
         candidates=CandidateSettings(
-            n=1, train=8, evaluate=1, noise="temperature_0.1", noise_color="white"
+            n=1, train=8, evaluate=1, select="best", noise="temperature_0.1", noise_color="white"
         ),
         actor_update=ActorUpdateSettings(x_t_from=None, objective="none", value_gradient=1.0),
         critic_update=CriticUpdateSettings(target_noise="temperature_0.1"),

@@ -32,7 +32,7 @@ class FlowRL(FlowActorCritic):
             support="clipped",
         ),
         estimator=None,
-        candidates=CandidateSettings(n=1, evaluate=1, noise_color="white"),
+        candidates=CandidateSettings(n=1, evaluate=1, select="best", noise_color="white"),
         actor_update=ActorUpdateSettings(
             x_t_from=None, objective="better_replay", value_gradient=10.0
         ),

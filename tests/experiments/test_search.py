@@ -10,6 +10,7 @@ import rl_zoo3
 from gymnasium import spaces
 from rl_zoo3 import hyperparams_opt
 from rl_zoo3.exp_manager import ExperimentManager
+from rows import WITHOUT_PARTICLES, WITHOUT_TEMPERATURE
 
 from sb3_rfm.cli import main as cli
 from sb3_rfm.experiments import rl_zoo, search
@@ -17,8 +18,12 @@ from sb3_rfm.experiments.hyperparams import OWN_ALGORITHMS, algorithm_class, mer
 
 pytestmark = pytest.mark.usefixtures("zoo")
 
-WITHOUT_PARTICLES = ("dpmd", "qsm", "qvpo")
 NO_HINDSIGHT = {"using_her_replay_buffer": False, "her_kwargs": {}}
+
+
+def named(classes):
+    """Their names on the command line."""
+    return {algo for algo, place in OWN_ALGORITHMS.items() if place.split(":")[1] in classes}
 
 
 @pytest.mark.parametrize("algo", OWN_ALGORITHMS)
@@ -34,7 +39,7 @@ def test_the_search_samples_arguments_of_the_class(algo):
     # a stored trial, loaded with --trial-id, gives the same arguments
     assert _of_a_stored_trial(algo, trial) == arguments
     searched = "estimator.n_particles" in trial.params
-    assert searched == (algo not in WITHOUT_PARTICLES) == ("estimator" in arguments)
+    assert searched == (algo not in named(WITHOUT_PARTICLES)) == ("estimator" in arguments)
     if searched:
         assert model.estimator.n_particles == trial.params["estimator.n_particles"]
     if model.temperature_rule.tuned:
@@ -42,7 +47,7 @@ def test_the_search_samples_arguments_of_the_class(algo):
         assert arguments["target_entropy"] in search.TARGET_ENTROPIES
     else:
         assert "target_entropy" not in arguments
-        assert ("temperature" in arguments) == (algo != "qvpo")
+        assert ("temperature" in arguments) == (algo not in named(WITHOUT_TEMPERATURE))
 
 
 @pytest.mark.parametrize("algo", OWN_ALGORITHMS)

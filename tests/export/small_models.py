@@ -6,6 +6,7 @@ import numpy as np
 import torch as th
 from environments import Bandit, observations
 from gymnasium import spaces
+from rows import ROWS, WITHOUT_PARTICLES
 
 import sb3_rfm
 from sb3_rfm.experiments.hyperparams import merged
@@ -21,8 +22,7 @@ SAMPLING: dict[str, Any] = {
     "estimator": {"n_particles": 4},
     "candidates": {"n": 2, "evaluate": 6},
 }
-WITHOUT_PARTICLES = ("DPMD", "QSM", "QVPO")
-NAMES = ("RFMFlow", "RFMDiffusion", "QNE", "DQS", "IDEM", "SDAC", "DPMD", "QSM", "QVPO", "SAC")
+NAMES = (*ROWS, "SAC")
 
 
 def small(name: str = "RFMFlow", env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
