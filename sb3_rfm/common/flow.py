@@ -1,8 +1,11 @@
 """The flow: the pieces that draw actions, and the velocity that a network's prediction implies."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
+import torch as th
 from torch import Tensor
 
 from sb3_rfm.common.networks import FlowNetwork
@@ -10,6 +13,55 @@ from sb3_rfm.sampling.interpolants import Coefficients, Interpolant
 from sb3_rfm.sampling.parametrizations import Data, EndPoints, Parametrization
 from sb3_rfm.sampling.solvers import DDIM, Solver
 from sb3_rfm.sampling.supports import Support
+
+Clamp = Callable[[Tensor, float], Tensor]
+"""A tensor and a bound -> the tensor within plus and minus the bound."""
+
+
+def clamp_to(x: Tensor, bound: float) -> Tensor:
+    """
+    The usual clamp, whose gradient is zero beyond the bound.
+
+    :param x: (*S)
+    :param bound: positive
+    :return: (*S)
+    """
+    return x.clamp(-bound, bound)
+
+
+class InwardClamp(th.autograd.Function):
+    """
+    The same clamp, beyond which the gradient of a loss still passes where its descent leads back
+    towards the bound: what is saturated can be drawn out again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+        """
+        :param ctx: what the gradient needs
+        :param x: (*S)
+        :param bound: positive
+        :return: (*S)
+        """
+        clamped = x.clamp(-bound, bound)
+        ctx.save_for_backward(x - clamped)
+        return clamped
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """
+        :param ctx: from the forward pass
+        :param gradients: of the loss in what is clamped, (*S)
+        :return: in x, (*S), and none in the bound
+        """
+        (gradient,), (beyond,) = gradients, ctx.saved_tensors
+        return th.where(gradient * beyond < 0, 0.0, gradient), None
+
+
+def clamp_inward(x: Tensor, bound: float) -> Tensor:
+    """:class:`InwardClamp` of a tensor."""
+    clamped: Tensor = InwardClamp.apply(x, bound)
+    return clamped
 
 
 @dataclass(frozen=True)
@@ -46,7 +98,12 @@ class Flow:
         return replace(self, parametrization=Data(), solver=DDIM(), steps=1)
 
     def clip_prediction(
-        self, bound: float, coefficients: Coefficients, x_t: Tensor, ends: EndPoints
+        self,
+        bound: float,
+        coefficients: Coefficients,
+        x_t: Tensor,
+        ends: EndPoints,
+        clamp: Clamp = clamp_to,
     ) -> EndPoints:
         """
         The action end, kept within a bound, and the noise end that ``x_t`` ties to it.
@@ -55,11 +112,12 @@ class Flow:
         :param coefficients: the interpolant at the time of ``x_t``
         :param x_t: (*S, D)
         :param ends: both ends, (*S, D)
+        :param clamp: how it is kept there
         :return: both ends
         """
         if math.isinf(bound):
             return ends
-        x_1 = ends.x_1.clamp(-bound, bound)
+        x_1 = clamp(ends.x_1, bound)
         return EndPoints(coefficients.noise_end(x_t, x_1), x_1)
 
 
@@ -73,12 +131,14 @@ class VelocityField:
     :param network: the network
     :param condition: what it needs of the observations, computed once a state, (B, width)
     :param bfloat16: whether the network's middle layers run in bfloat16
+    :param clamp: how the action end is kept within the bound
     """
 
     flow: Flow
     network: FlowNetwork
     condition: Tensor
     bfloat16: bool = False
+    clamp: Clamp = clamp_to
 
     def __call__(self, x: Tensor, t: Tensor, later: Tensor | None = None) -> Tensor:
         """
@@ -94,7 +154,7 @@ class VelocityField:
         flow, coefficients = self.flow, self.flow.interpolant(t)
         prediction = self.predict(x, t)
         ends = flow.parametrization.end_points(coefficients, x, prediction)
-        ends = flow.clip_prediction(flow.support.bound, coefficients, x, ends)
+        ends = flow.clip_prediction(flow.support.bound, coefficients, x, ends, self.clamp)
         return coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0
 
     def predict(self, x: Tensor, t: Tensor, later: Tensor | None = None) -> Tensor:

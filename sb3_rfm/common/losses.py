@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sb3_rfm.common.batches import mapped
 from sb3_rfm.common.behaviour import BehaviourValue
 from sb3_rfm.common.boltzmann import CriticLogDensity, InOneRow, critic_features, minimum_q
-from sb3_rfm.common.flow import VelocityField
+from sb3_rfm.common.flow import VelocityField, clamp_inward
 from sb3_rfm.common.method import Method
 from sb3_rfm.common.policies import FlowPolicy
 from sb3_rfm.common.targets import (
@@ -249,21 +249,22 @@ def value_gradient_loss(
     ``-w mean Q(s, a) / mean|Q|``, one action a state, the gradient through the steps of the solver
     that draws it (DACER, arXiv 2405.15177, eq. 14, without the divisor).
 
-    The critics are evaluated and differentiated by their own rule, so that the loss has the right
-    gradient in the actor and none in the critics.
+    The critics are evaluated and differentiated by their own rule, at the action with the noise of
+    their target, so that the loss has the right gradient in the actor and none in the critics.
+    Where an action or a prediction is clamped, the gradient passes if it leads back inside
+    (:class:`sb3_rfm.common.flow.InwardClamp`).
 
     :param policy: actor and critics
     :param method: the method
     :param batch: of B states
     :return: (), and quantities to log
     """
-    velocity = batch.acting_velocity or batch.velocity
+    velocity = replace(batch.acting_velocity or batch.velocity, clamp=clamp_inward)
     start = policy.actor.sample_noise(velocity.condition, 1)
-    actions = velocity.flow.support.to_action(velocity.integrate(start))
-    actions = method.target_noise(actions, batch.temperature)
-    q, slope = policy.critic.value_and_action_gradient(
-        batch.features, actions.detach(), method.mean_q
-    )
+    points, support = velocity.integrate(start), velocity.flow.support
+    actions = clamp_inward(points, 1.0) if support.clips else support.to_action(points)
+    noisy = method.target_noise(actions.detach(), batch.temperature)
+    q, slope = policy.critic.value_and_action_gradient(batch.features, noisy, method.mean_q)
     size = q.abs().mean((0, -1)).clamp_min(SMALLEST_VALUE)
     loss = -method.value_gradient * (slope * actions).sum(-1).mean((0, -1)) / size
     return loss, {"rfm/q_policy": q.mean((0, -1))}

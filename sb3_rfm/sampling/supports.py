@@ -17,6 +17,8 @@ class Support(ABC):
 
     bound: float
     bounded: bool = False
+    clips: bool = False
+    """Whether an action is its point, clipped to the box."""
 
     @property
     def target_bound(self) -> float:
@@ -110,6 +112,7 @@ class Box(Support):
     # not annotated: constants of the class, not fields of the dataclass
     bound = 1.0
     bounded = True
+    clips = True
 
     def to_action(self, x: Tensor) -> Tensor:
         return x.clamp(-1, 1)  # only rounding, and noise that a solver leaves at t = 1
@@ -134,6 +137,7 @@ class Clipped(Support):
     extrapolate: bool = False
 
     bound = 1.0
+    clips = True
 
     @property
     def target_bound(self) -> float:

@@ -21,6 +21,7 @@ from sb3_rfm import (
 )
 from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.behaviour import EXPECTILE
+from sb3_rfm.common.flow import clamp_inward
 from sb3_rfm.common.losses import (
     behaviour_loss,
     regression_loss,
@@ -65,14 +66,25 @@ def batch_of_actions(one: FlowActorCritic, batch: ActorBatch, start: th.Tensor) 
     for now, then in pairwise(times):
         c, after = flow.interpolant(now), flow.interpolant(then)
         noise = field.network(field.condition, x, now)
-        x_1 = ((x - c.beta * noise) / c.alpha).clamp(-1, 1)
+        x_1 = clamp_inward((x - c.beta * noise) / c.alpha, 1.0)
         x_0 = (x - c.alpha * x_1) / c.beta
         kept = c.alpha * after.beta / (after.alpha * c.beta)
         variance = after.beta**2 * (1 - kept**2)
         fresh = th.randn_like(x)
         x = after.alpha * x_1 + (after.beta**2 - variance).sqrt() * x_0 + variance.sqrt() * fresh
     std = 0.1 * one.actor.temperature().detach()
-    return (x.clamp(-1, 1) + std * th.randn_like(x)).clamp(-1, 1)
+    actions = clamp_inward(x, 1.0)
+    noisy = (actions + std * th.randn_like(x)).clamp(-1, 1)
+    return actions + (noisy - actions).detach()
+
+
+def test_what_is_clamped_can_be_drawn_back_inside() -> None:
+    x = th.tensor([-3.0, -3.0, 0.5, 3.0, 3.0], requires_grad=True)
+    slope = th.tensor([1.0, -1.0, 2.0, 1.0, -1.0])  # a descent moves x by minus this
+    clamped = clamp_inward(x, 1.0)
+    assert th.equal(clamped, x.clamp(-1, 1))
+    (gradient,) = th.autograd.grad((slope * clamped).sum(), x)
+    assert th.equal(gradient, th.tensor([0.0, -1.0, 2.0, 1.0, 0.0]))
 
 
 def test_the_unit_of_values_does_not_matter_to_the_ascent() -> None:
