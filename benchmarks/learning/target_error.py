@@ -30,8 +30,8 @@ from common_runs import command_line, final_model, visited
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
+from sb3_rfm.common.actor_losses import actor_batch, posterior_given
 from sb3_rfm.common.boltzmann import CriticLogDensity, critic_features
-from sb3_rfm.common.losses import actor_batch, posterior_given
 from sb3_rfm.common.method import Method
 from sb3_rfm.common.selection import gather_selected, select_by_softmax
 from sb3_rfm.common.targets import stratified_times

@@ -30,7 +30,7 @@ import torch as th
 from common_floor import growth
 from common_models import ALGORITHMS, SLOW, make, seconds
 
-from sb3_rfm.common import losses, updates
+from sb3_rfm.common import actor_losses, updates
 from sb3_rfm.common.flow import VelocityField
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ PICTURE = ROOT / "docs" / "images" / "speed.png"
 PARTS: dict[str, tuple[Any, str]] = {
     "candidates": (VelocityField, "integrate"),
     "critic": (updates.Updates, "_update_critic"),
-    "particles": (losses, "posterior_given"),
+    "particles": (actor_losses, "posterior_given"),
     "actor": (updates.Updates, "_update_actor"),
     "target networks": (updates, "move_towards"),
 }

@@ -8,18 +8,16 @@ from stable_baselines3.common.utils import get_parameters_by_name
 from torch import Tensor
 
 from sb3_rfm.common.actor import FlowActor
-from sb3_rfm.common.config import Settings
-from sb3_rfm.common.critics import Critic, move_unit
-from sb3_rfm.common.losses import (
+from sb3_rfm.common.actor_losses import (
     actor_batch,
-    behaviour_loss,
-    critic_loss,
-    critic_target,
     distillation_loss,
     regression_loss,
     temperature_loss,
     value_gradient_loss,
 )
+from sb3_rfm.common.config import Settings
+from sb3_rfm.common.critic_losses import behaviour_loss, critic_loss, critic_target
+from sb3_rfm.common.critics import Critic, move_unit
 from sb3_rfm.common.method import Method
 from sb3_rfm.common.optimization import move_towards
 from sb3_rfm.common.policies import FlowPolicy

@@ -8,10 +8,8 @@ from environments import Bandit
 from torch import nn
 from updates import transitions
 
+from sb3_rfm.common.actor_losses import actor_batch
 from sb3_rfm.common.algorithm import FlowActorCritic
-from sb3_rfm.common.losses import (
-    actor_batch,
-)
 from sb3_rfm.common.targets import ActorBatch
 from sb3_rfm.experiments.hyperparams import merged
 

@@ -10,8 +10,9 @@ from torch import nn
 from updates import draw, transitions
 
 from sb3_rfm import DPMD, DQS, IDEM, QNE, QSM, QVPO, SDAC
+from sb3_rfm.common.actor_losses import actor_batch, regression
 from sb3_rfm.common.algorithm import FlowActorCritic
-from sb3_rfm.common.losses import actor_batch, next_value, regression
+from sb3_rfm.common.critic_losses import next_value
 from sb3_rfm.common.targets import ActorBatch, Advantage, Regression
 from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Noise, Posterior, Score

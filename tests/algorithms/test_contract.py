@@ -16,7 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_rfm
-from sb3_rfm.common import losses
+from sb3_rfm.common import critic_losses
 from sb3_rfm.experiments.hyperparams import merged
 
 SMALL: dict[str, Any] = {
@@ -117,7 +117,7 @@ def test_the_target_takes_the_samples_discounts(
     """Where every state is worth 1, the target is reward + discount, or the reward alone."""
     model = small(name, Bandit(length=50), n_steps=3, gamma=0.5).learn(16)
     value = th.ones(SMALL["batch_size"])
-    monkeypatch.setattr(losses, "next_value", lambda *_: (value, {}))
+    monkeypatch.setattr(critic_losses, "next_value", lambda *_: (value, {}))
     model.replay_buffer = Altered(model.replay_buffer, **fields)
     model.gamma = 123.0  # the buffer's discounts hold the gamma of the construction
     np.random.seed(0)  # noqa: NPY002  (SB3's buffers draw from it)

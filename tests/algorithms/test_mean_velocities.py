@@ -9,10 +9,8 @@ from sb3_rfm import (
     FLAME_M,
     FPMD_M,
 )
+from sb3_rfm.common.actor_losses import mean_velocity
 from sb3_rfm.common.flow import VelocityField
-from sb3_rfm.common.losses import (
-    mean_velocity,
-)
 from sb3_rfm.common.targets import later_times
 from sb3_rfm.sampling.divergences import ExactDivergence
 

@@ -12,7 +12,7 @@ from updates import update_actor
 
 from sb3_rfm import SDAC, RFMDiffusion, RFMFlow
 from sb3_rfm.common.algorithm import FlowActorCritic
-from sb3_rfm.common.losses import next_value
+from sb3_rfm.common.critic_losses import next_value
 from sb3_rfm.experiments.hyperparams import merged
 
 SMALL: dict[str, Any] = {

@@ -16,11 +16,9 @@ from sb3_rfm import (
     FPMD,
     ORWCFM,
 )
+from sb3_rfm.common.actor_losses import regression_loss
+from sb3_rfm.common.critic_losses import next_value
 from sb3_rfm.common.flow import VelocityField
-from sb3_rfm.common.losses import (
-    next_value,
-    regression_loss,
-)
 from sb3_rfm.common.targets import Exponential
 
 

@@ -19,14 +19,11 @@ from sb3_rfm import (
     FlowRL,
     RFMFlow,
 )
+from sb3_rfm.common.actor_losses import regression_loss, value_gradient_loss
 from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.behaviour import EXPECTILE
+from sb3_rfm.common.critic_losses import behaviour_loss
 from sb3_rfm.common.flow import clamp_inward
-from sb3_rfm.common.losses import (
-    behaviour_loss,
-    regression_loss,
-    value_gradient_loss,
-)
 from sb3_rfm.common.targets import ActorBatch, BetterReplayed
 from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Coefficients, UnitScore

@@ -13,8 +13,8 @@ from updates import draw
 from sb3_rfm import RFMDiffusion, RFMFlow
 from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.boltzmann import minimum_q
+from sb3_rfm.common.critic_losses import next_value
 from sb3_rfm.common.groups import ENTROPY_FLOOR
-from sb3_rfm.common.losses import next_value
 from sb3_rfm.common.networks import FlowNetwork
 from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Heun

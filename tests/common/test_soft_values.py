@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from sb3_rfm import RFMDiffusion, RFMFlow
 from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
-from sb3_rfm.common.losses import next_value
+from sb3_rfm.common.critic_losses import next_value
 from sb3_rfm.sampling.divergences import ExactDivergence
 
 
