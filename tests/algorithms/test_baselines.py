@@ -310,7 +310,7 @@ def test_equal_values_weigh_nothing() -> None:
     """Rounding must not make an advantage negative: its root would be NaN."""
     q = th.full((9, 1000), 0.1) + 1e-9 * th.rand(1000)
     points = th.zeros(9, 1000, 1)
-    batch = ActorBatch(None, None, None, th.zeros(1000, 1), points, points, q, th.tensor(0.1))
+    batch = replace(regressed(model(QVPO))[1], x_1=points, q=q, temperature=th.tensor(0.1))
     assert (q.amax(0) - q.mean(0)).min() < 0  # a premise
     _, weights = Advantage()(batch)
     assert weights.min() >= 0
