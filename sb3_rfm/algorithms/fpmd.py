@@ -17,7 +17,8 @@ class FPMD(DPMD):
 
     Where it differs from the paper: the regression's action is a draw of the present policy instead
     of the best of 32 that the critics' target was made of; values are normalised over the batch
-    instead of by running statistics, weights by their mean; flows start from full noise.
+    instead of by running statistics, weights by their mean; the temperature starts at .1, not at 5,
+    at which all weigh alike for longer than runs here last; flows start from full noise.
 
     Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`.
     """
@@ -29,7 +30,6 @@ class FPMD(DPMD):
                 "parametrization": "velocity",
                 "solver": "euler",
                 "evaluation_steps": 1,
-            },
-            "temperature": "auto_5",
+            }
         }
     )

@@ -142,17 +142,15 @@ class VelocityField:
 
     def __call__(self, x: Tensor, t: Tensor, later: Tensor | None = None) -> Tensor:
         """
-        The velocity; with a later time the network's mean velocity until then, as it is.
+        The velocity; with a later time the network's mean velocity until then.
 
         :param x: points, (*S, B, D)
         :param t: time, ()
         :param later: time, ()
         :return: (*S, B, D)
         """
-        if later is not None:
-            return self.predict(x, t, later)
         flow, coefficients = self.flow, self.flow.interpolant(t)
-        prediction = self.predict(x, t)
+        prediction = self.predict(x, t, later)
         ends = flow.parametrization.end_points(coefficients, x, prediction)
         ends = flow.clip_prediction(flow.support.bound, coefficients, x, ends, self.clamp)
         return coefficients.d_alpha * ends.x_1 + coefficients.d_beta * ends.x_0

@@ -51,8 +51,11 @@ class Updates(ABC):
 
     def _find_statistics(self) -> None:
         """Find the running statistics of the critics' normalisation layers, to be copied."""
-        self.statistics = get_parameters_by_name(self.critic, ["running_"])
-        self.target_statistics = get_parameters_by_name(self.critic_target, ["running_"])
+        pairs = self.policy.averages()
+        self.statistics, self.target_statistics = (
+            [s for pair in pairs for s in get_parameters_by_name(pair[of], ["running_"])]
+            for of in (0, 1)
+        )
 
     def _update(self, data: ReplayBufferSamples, with_actor: bool) -> Info:
         """One update on a batch, targets included."""

@@ -79,6 +79,15 @@ def test_log_pi_of_mean_steps_is_that_of_what_they_draw() -> None:
     th.testing.assert_close(log_pi, expected, rtol=0.01, atol=0.02)
 
 
+def test_a_step_ends_within_the_box() -> None:
+    """Else a policy that regresses on its own draws moves away from it, round by round."""
+    one = model(FPMD_M)
+    field = VelocityField(one.actor.flow, ExactMean(0.9, 0.5), th.zeros(1, 1))  # type: ignore[arg-type]
+    ends = field.integrate(th.randn(1000, 1, DIM))
+    assert ends.max() <= 1 + 1e-6
+    assert (ends > 1 - 1e-6).double().mean() == pytest.approx(0.42, abs=0.05)
+
+
 def test_a_quarter_of_the_spans_are_long() -> None:
     t = th.rand(200, 100)
     later = later_times(t)
