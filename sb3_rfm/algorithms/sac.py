@@ -26,18 +26,25 @@ LEAST_TEMPERATURE = 1e-8
 """In the place of ``ent_coef=0``: the best candidate, without a division by zero."""
 
 
-def _named(init: Callable[..., None]) -> Callable[..., None]:
+def with_arguments_of(base: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """
-    Show Stable-Baselines3's arguments in the place of ``*args`` and ``**kwargs``, for ``help`` and
-    for the command line, which checks names by the signature.
+    Show a base's arguments in the place of a constructor's ``*args`` and ``**kwargs``, for ``help``
+    and for the command line, which checks names by the signature.
+
+    :param base: the class to which the constructor hands them on
+    :return: a decorator of the constructor
     """
-    own = inspect.signature(init).parameters.values()
-    keyword_only = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    theirs = inspect.signature(SB3SAC.__init__)
-    init.__signature__ = theirs.replace(  # type: ignore[attr-defined]
-        parameters=[*theirs.parameters.values(), *keyword_only]
-    )
-    return init
+
+    def decorate(init: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(init).parameters.values()
+        keyword_only = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        theirs = inspect.signature(base.__init__)  # type: ignore[misc]
+        init.__signature__ = theirs.replace(  # type: ignore[attr-defined]
+            parameters=[*theirs.parameters.values(), *keyword_only]
+        )
+        return init
+
+    return decorate
 
 
 class SAC(Observing, Loading, Export, SB3SAC):
@@ -60,7 +67,8 @@ class SAC(Observing, Loading, Export, SB3SAC):
     :param on_nan: "raise" at the first observation, reward, action or loss that is not finite (or
         larger than 1e15), or "skip" transitions that have one
     :param kwargs: Stable-Baselines3's arguments; ``policy_kwargs`` takes ``critic_kwargs``
-        (:class:`sb3_rfm.common.critics.CriticOptions`) and ``normalize_observations`` too
+        (:class:`sb3_rfm.common.critics.CriticOptions`), ``normalize_observations``, and, for an
+        optimizer of the critics alone, ``critic_optimizer_class`` and ``critic_optimizer_kwargs``
     :raises ValueError: fewer than one candidate, more than one with ``use_sde=True``, or a critic
         option that is not allowed
     """
@@ -75,8 +83,10 @@ class SAC(Observing, Loading, Export, SB3SAC):
     critic: Critic
     critic_target: Critic
     skips_updates = False
+    policy_defaults: ClassVar[dict[str, Any]] = {}
+    """Arguments of the policy, where ``policy_kwargs`` has no others."""
 
-    @_named
+    @with_arguments_of(SB3SAC)
     def __init__(
         self,
         *args: Any,
@@ -99,6 +109,7 @@ class SAC(Observing, Loading, Export, SB3SAC):
         # SB3 adds use_sde to what the user gave, and load() compares the two
         user_kwargs = {k: v for k, v in self.policy_kwargs.items() if k != "use_sde"}
         self.policy_kwargs = {
+            **self.policy_defaults,
             **user_kwargs,
             "use_sde": self.use_sde,
             "n_candidates": self.n_candidates,

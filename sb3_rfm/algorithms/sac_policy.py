@@ -108,6 +108,26 @@ class SACActor(NormalizedInputs, policies.Actor):
         )
 
 
+def check_optimizer(optimizer_class: Any, optimizer_kwargs: Any) -> None:
+    """
+    Refuse what the critics' optimizer cannot be made of.
+
+    :param optimizer_class: a subclass of PyTorch's ``Optimizer``, or None
+    :param optimizer_kwargs: a dict without a learning rate, which the algorithm sets, or None
+    """
+    is_class = isinstance(optimizer_class, type) and issubclass(optimizer_class, th.optim.Optimizer)
+    if optimizer_class is not None and not is_class:
+        raise TypeError(
+            "critic_optimizer_class must be a subclass of torch.optim.Optimizer, or None; "
+            f"got {optimizer_class!r}"
+        )
+    if not isinstance(optimizer_kwargs, dict | None):
+        raise TypeError(f"critic_optimizer_kwargs must be a dict or None; got {optimizer_kwargs!r}")
+    without_rate = "lr" not in (optimizer_kwargs or {})
+    allowed = "arguments but lr, which the algorithm's learning rate sets"
+    require(without_rate, "critic_optimizer_kwargs", optimizer_kwargs, allowed)
+
+
 class SACPolicy(policies.SACPolicy):
     """
     Stable-Baselines3's policy with :class:`SACActor` and :class:`sb3_rfm.common.critics.Critic`.
@@ -118,9 +138,14 @@ class SACPolicy(policies.SACPolicy):
     :param normalize_observations: whether observations are normalised by the running mean and
         variance of those seen in training
         (:class:`sb3_rfm.common.observations.ObservationNormalizer`)
+    :param critic_optimizer_class: the critics' optimizer; None for ``optimizer_class``
+    :param critic_optimizer_kwargs: its arguments but the learning rate; None for
+        ``optimizer_kwargs``, or for none where there is a ``critic_optimizer_class``
     :param n_candidates: candidates a state while exploring; the algorithm passes its own
     :param n_eval_candidates: the same for ``predict(deterministic=True)``
     :param kwargs: arguments of Stable-Baselines3's policy
+    :raises TypeError: a class that is no optimizer's, or arguments that are no dict
+    :raises ValueError: a learning rate among the optimizer's arguments
     """
 
     actor: SACActor
@@ -132,13 +157,18 @@ class SACPolicy(policies.SACPolicy):
         *args: Any,
         critic_kwargs: dict[str, Any] | None = None,
         normalize_observations: bool = False,
+        critic_optimizer_class: type[th.optim.Optimizer] | None = None,
+        critic_optimizer_kwargs: dict[str, Any] | None = None,
         n_candidates: int = 1,
         n_eval_candidates: int = 1,
         **kwargs: Any,
     ) -> None:
+        check_optimizer(critic_optimizer_class, critic_optimizer_kwargs)
         # what _build needs, which SB3's constructor calls
         self.critic_options = CriticOptions.parse(critic_kwargs, PLAIN)
         self.normalize_observations = normalize_observations
+        self.critic_optimizer_class = critic_optimizer_class
+        self.critic_optimizer_kwargs = critic_optimizer_kwargs
         self.candidate_kwargs: dict[str, Any] = {
             "n_candidates": n_candidates,
             "n_eval_candidates": n_eval_candidates,
@@ -150,6 +180,13 @@ class SACPolicy(policies.SACPolicy):
             self.observation_space, self.normalize_observations, self.normalize_images
         )
         super()._build(lr_schedule)
+        if self.critic_optimizer_class or self.critic_optimizer_kwargs is not None:
+            optimizer_class: Any = self.critic_optimizer_class or self.optimizer_class
+            self.critic.optimizer = optimizer_class(
+                self.critic.optimizer.param_groups[0]["params"],
+                lr=lr_schedule(1),
+                **(self.critic_optimizer_kwargs or {}),
+            )
         self.actor.critic = self.critic  # after the optimizers: the actor's does not own it
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SACActor:
@@ -180,6 +217,8 @@ class SACPolicy(policies.SACPolicy):
             **self.candidate_kwargs,
             "critic_kwargs": self.critic_options.plain(),
             "normalize_observations": self.normalize_observations,
+            "critic_optimizer_class": self.critic_optimizer_class,
+            "critic_optimizer_kwargs": self.critic_optimizer_kwargs,
             "share_features_extractor": self.share_features_extractor,  # SB3's forgets it
         }
 
