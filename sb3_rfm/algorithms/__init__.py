@@ -10,6 +10,7 @@ from sb3_rfm.algorithms.flowrl import FlowRL
 from sb3_rfm.algorithms.fpmd import FPMD
 from sb3_rfm.algorithms.fpmd_m import FPMD_M
 from sb3_rfm.algorithms.idem import IDEM
+from sb3_rfm.algorithms.lsac import LSAC
 from sb3_rfm.algorithms.orwcfm import ORWCFM
 from sb3_rfm.algorithms.qne import QNE
 from sb3_rfm.algorithms.qsm import QSM
@@ -20,6 +21,10 @@ from sb3_rfm.algorithms.sac import SAC
 from sb3_rfm.algorithms.sdac import SDAC
 
 __all__ = [
+    "DPMD",
+    "DQS",
+    "IDEM",
+    "LSAC",
     "DACER",
     "DPMD",
     "DQS",

@@ -27,7 +27,7 @@ def algorithm_name(kind: type) -> str:
     :param kind: a class of this package, or a subclass of one
     :return: its name
     """
-    own = "defaults" if hasattr(kind, "defaults") else "policy_aliases"
+    own = "defaults" if hasattr(kind, "defaults") else "policy_defaults"
     return next(base.__name__ for base in kind.__mro__ if own in vars(base))
 
 

@@ -36,10 +36,13 @@ OWN_ALGORITHMS = {
     "qvpo": "sb3_rfm:QVPO",
     "sdac": "sb3_rfm:SDAC",
 }
-ALGORITHMS = OWN_ALGORITHMS | {
+# likewise, of those with SAC's arguments in the place of groups of settings
+OF_SAC = {"lsac": "sb3_rfm:LSAC"}
+OTHERS = {
     "sac": "sb3_rfm:SAC",
     "td3": "stable_baselines3:TD3",
 }
+ALGORITHMS = OWN_ALGORITHMS | OF_SAC | OTHERS
 
 GROUPS: dict[str, str | None] = {
     "flow": None,

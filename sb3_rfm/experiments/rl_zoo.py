@@ -23,6 +23,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_rfm.experiments.episodes import BoundedEvaluation, EndlessEpisode, with_episode_ends
 from sb3_rfm.experiments.hyperparams import (
+    OF_SAC,
     OWN_ALGORITHMS,
     action_noise,
     algorithm_class,
@@ -89,10 +90,12 @@ def register(playing: bool = False) -> None:
     theirs: Any = ExperimentManager._preprocess_schedules
     preprocessed = theirs if isinstance(theirs, _Preprocessed) else _Preprocessed(theirs)
     ExperimentManager._preprocess_schedules = preprocessed  # type: ignore[method-assign]
-    for name in OWN_ALGORITHMS:
+    for name in OWN_ALGORITHMS | OF_SAC:
         algorithm = algorithm_class(name)
         rl_zoo3.ALGOS[name] = without_buffer(algorithm) if playing else algorithm
-        sampler = partial(sample_rfm_params, name, given=preprocessed.latest)
+        sampler: Any = partial(sample_rfm_params, name, given=preprocessed.latest)
+        if name in OF_SAC:
+            sampler = hyperparams_opt.sample_sac_params
         hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sampler
         hyperparams_opt.HYPERPARAMS_CONVERTER[name] = hyperparams_opt.convert_offpolicy_params
 
@@ -217,7 +220,7 @@ def _with_defaults(command: str, arguments: list[str]) -> list[str]:
         added += ["--num-threads", "1"]  # small networks: more threads only wait for each other
     if command == "train":
         path = hyperparams_file(algo)
-        ours = algo in OWN_ALGORITHMS or env_id.startswith(NAMESPACE)
+        ours = algo in OWN_ALGORITHMS | OF_SAC or env_id.startswith(NAMESPACE)
         if given.conf_file is None and ours and path is not None:
             added += ["--conf-file", str(path)]
     else:
