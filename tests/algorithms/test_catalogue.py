@@ -20,7 +20,7 @@ from sb3_rfm.experiments.hyperparams import ALGORITHMS, algorithm_class, hyperpa
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINES = [name for name in algorithms.__all__ if not name.startswith("RFM")]
-OF_SETTINGS = [name for name in BASELINES if name != "SAC"]
+OF_SETTINGS = [n for n in BASELINES if issubclass(getattr(algorithms, n), FlowActorCritic)]
 SECTIONS = ["Notes", "Can I use?", "Example", "Results", "Parameters"]
 SETTING = re.compile(r"^\| `([\w.]+)` \| (?:`([^`]+)`|not used) \|", re.MULTILINE)
 
@@ -38,6 +38,14 @@ def test_a_baseline_is_settings_and_no_code(name: str) -> None:
     assert own == {"defaults"}
     assert isinstance(cls.defaults, Settings)
     assert issubclass(cls, FlowActorCritic)
+    assert "Where it differs from the paper:" in inspect.getdoc(cls)
+
+
+def test_langevin_sac_is_a_row_of_sac() -> None:
+    cls = algorithms.LSAC
+    assert set(BASELINES) - set(OF_SETTINGS) == {"SAC", "LSAC"}
+    assert issubclass(cls, algorithms.SAC)
+    assert len(inspect.getsourcelines(cls)[0]) <= 42
     assert "Where it differs from the paper:" in inspect.getdoc(cls)
 
 

@@ -35,13 +35,14 @@ GROUPED: dict[str, Any] = {
     "flow": {"steps": 2},
     "temperature": "auto_0.5",
 }
-each_class = pytest.mark.parametrize("name", [*ROWS, "SAC"])
+LIKE_SAC = ("SAC", "LSAC")
+each_class = pytest.mark.parametrize("name", [*ROWS, *LIKE_SAC])
 each_with_groups = pytest.mark.parametrize("name", ROWS)
 
 
 def small(name: str, env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
     algorithm, env = getattr(sb3_rfm, name), Bandit() if env is None else env
-    settings = dict(SAC if name == "SAC" else GROUPED)
+    settings = dict(SAC if name in LIKE_SAC else GROUPED)
     if name in WITHOUT_PARTICLES:
         del settings["estimator"]  # refused: an object with its own particles, or no estimator
     if name in WITHOUT_TEMPERATURE:

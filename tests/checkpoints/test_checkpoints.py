@@ -20,7 +20,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
-from sb3_rfm import QVPO, SAC, CheckpointEverything, RFMDiffusion, RFMFlow, load_checkpoint
+from sb3_rfm import LSAC, QVPO, SAC, CheckpointEverything, RFMDiffusion, RFMFlow, load_checkpoint
 from sb3_rfm.checkpoints.callback import save_checkpoint
 from sb3_rfm.checkpoints.manifest import latest_checkpoint, read_manifest
 from sb3_rfm.envs import make_dmc
@@ -44,6 +44,11 @@ CASES: dict[str, tuple[type[OffPolicyAlgorithm], Callable[[Path], Any], dict[str
     "VecNormalize": (RFMFlow, normalised, {**SMALL, "train_freq": 3, "actor_update": {"every": 3}}),
     "normalised observations": (RFMFlow, transformed, {**SMALL, **NORMALISED, "train_freq": 3}),
     "SAC, normalised observations": (SAC, lambda folder: pendulum(), NORMALISED),
+    "LSAC, noise in the critics": (
+        LSAC,
+        lambda folder: pendulum(),
+        {"policy_kwargs": {"net_arch": [16], "critic_optimizer_kwargs": {"noise": 0.01}}},
+    ),
     "memory-efficient": (
         RFMFlow,
         lambda folder: pendulum(),

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from inspect import signature
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -37,6 +38,7 @@ CLASSES = (
     "DACER",
     "DACERv2",
     "FlowRL",
+    "LSAC",
     "SAC",
 )
 # What only costs time: the suite is about SB3's contract, not about the quality of the actions.
@@ -116,7 +118,7 @@ def stand_in(name: str, place: str) -> type:
 
     cls = getattr(sb3_rfm, name)
     if not hasattr(cls, "defaults"):
-        return type(place, (cls,), {"__module__": cls.__module__})
+        return type(place, (cls,), {"__module__": cls.__module__, **_one_rate(cls)})
     own = cls.defaults
     small = {**SMALL, "flow": {"steps": min(own.flow.steps, SAMPLING_STEPS)}}
     if own.estimator is None or own.estimator.n_particles is None:  # they have no particles
@@ -131,6 +133,18 @@ def stand_in(name: str, place: str) -> type:
 
     body = {"__module__": cls.__module__, "__init__": init, "defaults": own.changed(small)}
     return type(place, (cls,), body)
+
+
+def _one_rate(cls: Any) -> dict[str, Any]:
+    """A constructor for a class like SAC whose critics would have a learning rate of their own."""
+    if "critic_learning_rate" not in signature(cls).parameters:
+        return {}
+
+    def init(self: Any, *args: Any, learning_rate: Any = 3e-4, **kwargs: Any) -> None:
+        rates = {"learning_rate": learning_rate, "critic_learning_rate": learning_rate}
+        cls.__init__(self, *args, **rates | kwargs)
+
+    return {"__init__": init}
 
 
 def names_in(code: CodeType) -> set[str]:

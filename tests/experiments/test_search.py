@@ -50,6 +50,15 @@ def test_the_search_samples_arguments_of_the_class(algo):
         assert ("temperature" in arguments) == (algo not in named(WITHOUT_TEMPERATURE))
 
 
+def test_lsac_is_searched_as_sac():
+    trial, arguments = _sampled("lsac", {})
+    model = rl_zoo3.ALGOS["lsac"]("MlpPolicy", "Pendulum-v1", buffer_size=9, **arguments)
+    assert type(model) is algorithm_class("lsac")
+    assert model.learning_rate == trial.params["learning_rate"]
+    assert model.critic_learning_rate == 1e-3
+    assert _of_a_stored_trial("lsac", trial) == arguments
+
+
 @pytest.mark.parametrize("algo", OWN_ALGORITHMS)
 def test_a_trial_keeps_what_the_study_says_of_a_group(algo):
     study = {

@@ -88,6 +88,7 @@ def test_words_among_hyperparameters_need_no_quotes(forwarded):
     ("algo", "env", "ours"),
     [
         ("rfm_flow", "Pendulum-v1", True),
+        ("lsac", "Pendulum-v1", True),
         ("sac", WALKER, True),
         ("sac", "Pendulum-v1", False),  # rl_zoo3 has its own
         ("ppo", WALKER, False),  # neither has one
@@ -240,3 +241,17 @@ def test_a_failure_in_the_midst_of_training_keeps_its_traceback(forwarded, monke
 def test_record_says_why_it_cannot(capsys):
     assert cli.main(["record", "--env", WALKER]) == 2
     assert "needs OpenGL" in capsys.readouterr().err
+
+
+def test_lsac_is_trained_and_played(tmp_path, capsys):
+    base = ["--algo", "lsac", "--env", "Pendulum-v1"]
+    policy_kwargs = "policy_kwargs:dict(net_arch=[8], critic_optimizer_kwargs=dict(noise=0.1))"
+    own = ["critic_learning_rate:lin_1e-3", policy_kwargs]
+    assert cli.main(["train", *base, *SMALL_TRAIN, "-params", *TINY[:2], *own]) == 0
+    capsys.readouterr()
+    assert cli.main(["enjoy", *base, "-n", "201"]) == 0
+    assert "Episode Length 200" in capsys.readouterr().out
+    saved = tmp_path / "logs" / "lsac" / "Pendulum-v1_1" / "Pendulum-v1.zip"
+    model = rl_zoo3.ALGOS["lsac"].load(saved)
+    assert model.critic_lr_schedule(0.5) == pytest.approx(5e-4)
+    assert model.critic.optimizer.param_groups[0]["noise"] == 0.1

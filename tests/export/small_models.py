@@ -22,12 +22,14 @@ SAMPLING: dict[str, Any] = {
     "estimator": {"n_particles": 4},
     "candidates": {"n": 2, "evaluate": 6},
 }
-NAMES = (*ROWS, "SAC")
+LIKE_SAC = ("SAC", "LSAC")
+NAMES = (*ROWS, *LIKE_SAC)
 
 
 def small(name: str = "RFMFlow", env: Any = None, policy: str = "MlpPolicy", **changes: Any) -> Any:
     """A model of one algorithm, as small as it can be."""
-    sampling = {"n_candidates": 2, "n_eval_candidates": 6} if name == "SAC" else dict(SAMPLING)
+    few = {"n_candidates": 2, "n_eval_candidates": 6}
+    sampling = few if name in LIKE_SAC else dict(SAMPLING)
     if name in WITHOUT_PARTICLES:
         del sampling["estimator"]
     settings = merged({**SMALL, **sampling}, changes)
