@@ -21,10 +21,6 @@ from sb3_rfm.algorithms.sac import SAC
 from sb3_rfm.algorithms.sdac import SDAC
 
 __all__ = [
-    "DPMD",
-    "DQS",
-    "IDEM",
-    "LSAC",
     "DACER",
     "DPMD",
     "DQS",
@@ -33,6 +29,7 @@ __all__ = [
     "FPMD",
     "FPMD_M",
     "IDEM",
+    "LSAC",
     "ORWCFM",
     "QNE",
     "QSM",
