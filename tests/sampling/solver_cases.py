@@ -11,6 +11,7 @@ from sb3_rfm.sampling import (
     EulerMaruyama,
     Heun,
     Linear,
+    Midpoint,
     VEGeometric,
     VPCosine,
     VPLinear,
@@ -18,7 +19,9 @@ from sb3_rfm.sampling import (
 )
 
 STOCHASTIC = [ancestral(), DDIM(0.5), EulerMaruyama(), EulerMaruyama(0.5)]
-every_solver = pytest.mark.parametrize("solver", [Euler(), Heun(), DDIM(), *STOCHASTIC], ids=repr)
+every_solver = pytest.mark.parametrize(
+    "solver", [Euler(), Heun(), Midpoint(), DDIM(), *STOCHASTIC], ids=repr
+)
 
 # VEGeometric's default leaves noise of 1e-3: too stiff for uniform steps as large as these.
 GENTLE = [Linear(), VPCosine(), VPLinear(), VEGeometric(0.1, 2.0)]

@@ -4,7 +4,7 @@ from analytic import ALL_INTERPOLANTS, PROPERTY, doubles, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_rfm.sampling import Data, EndPoints, Linear, Noise, Score, Velocity, VPCosine
+from sb3_rfm.sampling import Data, EndPoints, Linear, MeanVelocity, Noise, Score, Velocity, VPCosine
 from sb3_rfm.sampling.parametrizations import PARAMETRIZATIONS, Parametrization
 
 every_parametrization = pytest.mark.parametrize(
@@ -85,5 +85,12 @@ def test_singular_where_the_value_repeats_the_mix(parametrization, t):
 
 
 def test_registry_names():
-    names = {"noise": Noise(), "data": Data(), "velocity": Velocity(), "score": Score()}
-    assert {n: PARAMETRIZATIONS.resolve(n, Parametrization) for n in names} == names
+    expected = {
+        "noise": Noise(),
+        "data": Data(),
+        "velocity": Velocity(),
+        "mean_velocity": MeanVelocity(),
+        "score": Score(),
+    }
+    known = PARAMETRIZATIONS.factories
+    assert {name: PARAMETRIZATIONS.resolve(name, Parametrization) for name in known} == expected

@@ -11,6 +11,8 @@ from sb3_rfm.sampling import (
     EulerMaruyama,
     Heun,
     Linear,
+    MeanStep,
+    Midpoint,
     VPCosine,
     VPLinear,
     ancestral,
@@ -20,7 +22,9 @@ from sb3_rfm.sampling.solvers import SOLVERS, Solver
 
 
 @every_interpolant
-@pytest.mark.parametrize(("solver", "order"), [(Euler(), 1), (Heun(), 2), (DDIM(), 1)], ids=repr)
+@pytest.mark.parametrize(
+    ("solver", "order"), [(Euler(), 1), (Heun(), 2), (Midpoint(), 2), (DDIM(), 1)], ids=repr
+)
 def test_order_of_convergence(solver, order, interpolant):
     x = doubles(1.0, -0.7, 0.4)[None]
     exact = GAUSSIAN.flow(interpolant(doubles(0.0)), interpolant(doubles(1.0)), x)
@@ -29,6 +33,8 @@ def test_order_of_convergence(solver, order, interpolant):
         float((solver.solve(velocity, x, interpolant, steps) - exact).norm())
         for steps in (64, 128, 256)
     ]
+    if solver == Midpoint() and interpolant == Linear():
+        order = 3  # of a normal law along the straight path
     assert orders(errors) == pytest.approx([order, order], abs=0.1)
     assert errors[-1] < 0.02
 
@@ -112,6 +118,8 @@ def test_registry_names():
     expected = {
         "euler": Euler(),
         "heun": Heun(),
+        "midpoint": Midpoint(),
+        "mean_step": MeanStep(),
         "ddim": DDIM(),
         "ancestral": DDIM(1.0),
         "euler_maruyama": EulerMaruyama(),
