@@ -8,7 +8,7 @@ import torch as th
 from analytic import GAUSSIAN, DiagonalGaussian, doubles, seeded
 from solver_cases import every_interpolant, every_solver, field
 
-from sb3_rfm.sampling import DDIM, Euler, Heun, Linear
+from sb3_rfm.sampling import DDIM, Euler, Heun, Linear, Midpoint
 from sb3_rfm.sampling.solvers import time_grid
 
 
@@ -62,9 +62,11 @@ def test_velocity_is_never_evaluated_at_the_last_time(solver, t_range):
     x = doubles(1.0, -0.7, 0.4)[None]
     end = solver.solve(velocity, x, Linear(), steps, t_range, generator=seeded(0))
     assert end.isfinite().all()
-    assert len(times) == (2 * steps - 1 if isinstance(solver, Heun) else steps)
+    evaluations = {Heun: 2 * steps - 1, Midpoint: 2 * steps}
+    assert len(times) == evaluations.get(type(solver), steps)
     assert times[0] == t_range[0]
-    grid = th.linspace(*t_range, steps + 1, dtype=th.float64)[:-1].tolist()
+    parts = 2 * steps if isinstance(solver, Midpoint) else steps  # the middles of steps, too
+    grid = th.linspace(*t_range, parts + 1, dtype=th.float64)[:-1].tolist()
     assert sorted(set(times)) == pytest.approx(grid)
 
 
