@@ -79,8 +79,7 @@ def actor_batch(policy: FlowPolicy, method: Method, data: ReplayBufferSamples) -
         excess = None
         if policy.behaviour is not None:
             own = policy.behaviour.critic
-            better = policy.behaviour.smallest(own, obs, actions).squeeze(-1) - q[0]
-            excess = better / own.unit
+            excess = (minimum_q(own, critic_features(own, obs), actions) - q[0]) / own.unit
     acting = actor.acting_velocity(features) if one_step else None
     return ActorBatch(
         velocity=velocity,
@@ -152,7 +151,7 @@ def value_gradient_loss(
 ) -> tuple[Tensor, Info]:
     """
     ``-w mean Q(s, a) / mean|Q|``, one action a state, the gradient through the steps of the solver
-    that draws it (DACER, arXiv 2405.15177, eq. 14, without the divisor).
+    that draws it (DACER, arXiv 2405.15177, without the divisor).
 
     The critics are evaluated and differentiated by their own rule, at the action with the noise of
     their target, so that the loss has the right gradient in the actor and none in the critics.

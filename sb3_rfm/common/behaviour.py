@@ -4,6 +4,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from torch import Tensor, nn
 
+from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.critics import Critic
 
 EXPECTILE = 0.9
@@ -27,7 +28,6 @@ class BehaviourValue(nn.Module):
         super().__init__()
         self.critic, self.critic_target = critic, critic_target
         self.value_network = value_network
-        critic_target.set_training_mode(False)
         if critic.normalizes_values:
             last = list(list(value_network.children())[-1].parameters())
             for parameter in last:
@@ -54,18 +54,6 @@ class BehaviourValue(nn.Module):
         values: Tensor = self.critic.unit.unsqueeze(-1) * self.value_network(features)
         return values
 
-    @th.no_grad()
-    def smallest(self, critic: Critic, obs: PyTorchObs, actions: Tensor) -> Tensor:
-        """
-        The smaller of twin values.
-
-        :param critic: the critics, or their average
-        :param obs: B observations
-        :param actions: in [-1, 1], (B, D)
-        :return: (B, 1)
-        """
-        return th.stack(critic(obs, actions)).amin(0)
-
     def errors(self, data: ReplayBufferSamples, target: Tensor) -> Tensor:
         """
         Half the squared errors of each of the critics, and V's, each times its side of the
@@ -76,7 +64,9 @@ class BehaviourValue(nn.Module):
         :return: (C + 1, B, 1), in units of return squared
         """
         values = th.stack(self.critic(data.observations, data.actions))
-        above = self.smallest(self.critic_target, data.observations, data.actions)
+        with th.no_grad():
+            features = critic_features(self.critic_target, data.observations)
+            above = minimum_q(self.critic_target, features, data.actions).unsqueeze(-1)
         excess = above - self.value(data.observations)
         side = th.where(excess > 0, EXPECTILE, 1 - EXPECTILE)
         return th.cat([0.5 * (values - target).square(), (side * excess.square())[None]])

@@ -16,9 +16,7 @@ from sb3_rfm.common.behaviour import BehaviourValue
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.method import Method
 from sb3_rfm.common.policies import FlowPolicy
-from sb3_rfm.common.targets import (
-    Info,
-)
+from sb3_rfm.common.targets import Info
 
 
 def critic_loss(
@@ -51,7 +49,7 @@ def behaviour_loss(
     """
     with th.no_grad():
         value = behaviour.value(data.next_observations)
-        target = method.reward_scale * data.rewards + (1 - data.dones) * discounts * value
+        target = bootstrapped(method, data, discounts, value)
     loss = behaviour.errors(data, target).mean((-2, -1)).sum(0)
     return loss, {"rfm/behaviour_loss": loss.detach(), "rfm/behaviour_value": value.mean((-2, -1))}
 
@@ -70,9 +68,23 @@ def critic_target(
     :return: (B, 1), and quantities to log
     """
     value, info = next_value(policy, method, data.next_observations)
-    rewards = method.reward_scale * data.rewards
-    target = rewards + (1 - data.dones) * discounts * value.unsqueeze(-1)
+    target = bootstrapped(method, data, discounts, value.unsqueeze(-1))
     return target, {"rfm/q_target": target.mean((-2, -1)), **info}
+
+
+def bootstrapped(
+    method: Method, data: ReplayBufferSamples, discounts: float | Tensor, value: Tensor
+) -> Tensor:
+    """
+    ``r + discount V(s')``, without the second part where an episode ends.
+
+    :param method: the method
+    :param data: a batch of B transitions
+    :param discounts: gamma, or one for each transition, (B, 1)
+    :param value: ``V(s')``, (B, 1)
+    :return: (B, 1)
+    """
+    return method.reward_scale * data.rewards + (1 - data.dones) * discounts * value
 
 
 @th.no_grad()

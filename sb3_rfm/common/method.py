@@ -31,6 +31,7 @@ class Method:
     :param n_training_candidates: candidates of a state in the actor's loss
     :param target_entropy: nats a coordinate that the temperature is tuned towards; None where it is
         not tuned
+    :param rescales_temperature: whether the temperature moves with the unit of the critics' values
     :param bfloat16: whether candidates are drawn, and their values computed, in bfloat16
     """
 
@@ -48,6 +49,7 @@ class Method:
     reward_scale: float
     n_training_candidates: int
     target_entropy: float | None
+    rescales_temperature: bool
     bfloat16: bool
 
     @classmethod
@@ -79,6 +81,7 @@ class Method:
             reward_scale=settings.critic_update.reward_scale,
             n_training_candidates=settings.n_training_candidates,
             target_entropy=nats / action_dim - share if settings.tunes_temperature else None,
+            rescales_temperature=settings.tunes_temperature and settings.divides_values,
             bfloat16=bfloat16,
         )
 

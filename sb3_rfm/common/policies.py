@@ -104,10 +104,7 @@ class FlowPolicy(BasePolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         actor_arch, _ = get_actor_critic_arch(self.net_arch)
-        self.critic = self.make_critic()
-        critic_target = self.make_critic()
-        critic_target.load_state_dict(self.critic.state_dict())
-        critic_target.set_training_mode(False)
+        self.critic, critic_target = self._make_critic_and_average()
         shared = self.critic.features_extractor if self.share_features_extractor else None
         actor_kwargs = self._update_features_extractor(self._net_kwargs(actor_arch), shared)
         self.actor = FlowActor(**actor_kwargs, critic=self.critic, settings=self.settings).to(
@@ -122,13 +119,19 @@ class FlowPolicy(BasePolicy):
             learnt += self.behaviour.parameters_to_learn()
         self.critic.optimizer = self._make_optimizer(learnt, lr_schedule)
 
+    def _make_critic_and_average(self) -> tuple[Critic, Critic]:
+        """A critic and its average, which begins as it is and stays in evaluation mode."""
+        critic, average = self.make_critic(), self.make_critic()
+        average.load_state_dict(critic.state_dict())
+        average.set_training_mode(False)
+        return critic, average
+
     def _make_behaviour(self) -> BehaviourValue | None:
         """Values of the behaviour, where the actor's objective asks for them."""
         objective = self.settings.actor_update.make_objective()
         if not (isinstance(objective, WeightedActions) and objective.needs_behaviour):
             return None
-        critic, critic_target = self.make_critic(), self.make_critic()
-        critic_target.load_state_dict(critic.state_dict())
+        critic, critic_target = self._make_critic_and_average()
         _, critic_arch = get_actor_critic_arch(self.net_arch)
         network = self.critic_options.build(
             critic.features_extractor.features_dim, critic_arch, self.activation_fn

@@ -1,6 +1,7 @@
 """One update of critics, actor, temperature and targets: of a model, or of a population of them."""
 
 from abc import ABC, abstractmethod
+from functools import reduce
 
 import torch as th
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
@@ -75,7 +76,7 @@ class Updates(ABC):
         target, info = critic_target(self.policy, self.method, data, discounts)
         if critic.normalizes_values:
             factor = move_unit([each for pair in self.policy.averages() for each in pair], target)
-            if self.temperature_rule.tuned and self.settings.divides_values:
+            if self.method.rescales_temperature:
                 temperature.rescale(factor)
         loss, losses = critic_loss(self.policy, data, target)
         if behaviour is not None:
@@ -94,7 +95,7 @@ class Updates(ABC):
             losses.append(value_gradient_loss(self.policy, self.method, batch))
         if batch.acting_velocity is not None:
             losses.append(distillation_loss(batch))
-        loss = th.stack([each for each, _ in losses]).sum(0)
+        loss = reduce(th.add, [each for each, _ in losses])
         info = {name: value for _, each in losses for name, value in each.items()}
         self._descend("actor", loss)
         info["rfm/temperature"] = batch.temperature.view_as(loss)

@@ -220,8 +220,10 @@ def test_the_gradient_of_q_ends_on_the_hills(algorithm: Any) -> None:
 
 
 class Lowest(nn.Module):
-    def forward(self, joined: th.Tensor) -> th.Tensor:
-        return th.full_like(joined[..., :1], -1e6)
+    def forward(
+        self, features: th.Tensor, actions: th.Tensor | None = None, bfloat16: bool = False
+    ) -> th.Tensor:
+        return th.full_like((features if actions is None else actions)[..., :1], -1e6)
 
 
 def test_orw_cfm_stays_nearer_its_reference_as_the_penalty_grows() -> None:

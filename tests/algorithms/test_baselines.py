@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch as th
-from environments import Bandit
+from smooth_critics import BATCH, DIM, model
 from torch import nn
 from updates import draw, transitions
 
@@ -17,26 +17,6 @@ from sb3_rfm.common.targets import ActorBatch, Advantage, Regression
 from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Noise, Posterior, Score
 from sb3_rfm.sampling.estimators.posteriors import Estimator
-
-BATCH, DIM = 64, 2
-
-
-def model(algorithm: type[FlowActorCritic], **changes: Any) -> FlowActorCritic:
-    """With smooth critics that differ, steep enough for uneven weights."""
-    th.manual_seed(0)
-    one = algorithm(
-        "MlpPolicy",
-        Bandit(),
-        buffer_size=10,
-        device="cpu",
-        seed=0,
-        bfloat16=False,
-        policy_kwargs={"net_arch": [32, 32], "activation_fn": nn.Tanh},
-        **changes,
-    )
-    for parameter in [*one.critic.parameters(), *one.critic_target.parameters()]:
-        parameter.data.mul_(1.5).add_(0.1 * th.randn_like(parameter))
-    return one
 
 
 class Recorded(Estimator):

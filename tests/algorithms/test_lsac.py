@@ -7,20 +7,12 @@ from typing import Any
 import pytest
 import torch as th
 from environments import Bandit
+from small_sac import SMALL
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_rfm import LSAC, SAC
 from sb3_rfm.common.langevin import AdaptiveLangevin
 from sb3_rfm.experiments.hyperparams import algorithm_class, constructor_arguments, parse_overrides
-
-SMALL: dict[str, Any] = {
-    "policy_kwargs": {"net_arch": [16]},
-    "buffer_size": 500,
-    "learning_starts": 20,
-    "batch_size": 8,
-    "seed": 0,
-    "device": "cpu",
-}
 
 
 def small(cls: Any = LSAC, env: Any = None, **changes: Any) -> Any:

@@ -10,6 +10,7 @@ import stable_baselines3
 import torch as th
 from environments import Bandit
 from gymnasium import spaces
+from small_sac import SMALL
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 
@@ -21,15 +22,6 @@ from sb3_rfm.experiments.hyperparams import (
     constructor_arguments,
     parse_overrides,
 )
-
-SMALL: dict[str, Any] = {
-    "policy_kwargs": {"net_arch": [16]},
-    "buffer_size": 500,
-    "learning_starts": 20,
-    "batch_size": 8,
-    "seed": 0,
-    "device": "cpu",
-}
 
 
 def small(env: Any = None, policy: str = "MlpPolicy", cls: Any = SAC, **changes: Any) -> Any:

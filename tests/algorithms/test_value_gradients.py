@@ -118,10 +118,6 @@ def test_a_scale_of_noise_does_not_move_with_the_unit_of_values() -> None:
     for algorithm, moves in ((RFMFlow, True), (QNE, True), (DACER, False), (FPMD, False)):
         one = model(algorithm, temperature="auto_0.5", learning_starts=10, batch_size=8)
         before = one.temperature
-        one.settings = replace(
-            one.settings, actor_update=replace(one.settings.actor_update, every=100)
-        )
-        one.replay_buffer.reset()
         data = transitions(th.rand(8, 3), th.rand(8, DIM))
         one._update_critic(data._replace(rewards=th.full((8, 1), 1e6)))
         assert (one.temperature > 1.2 * before) == moves
@@ -135,8 +131,11 @@ def test_the_value_of_the_behaviour_is_an_expectile() -> None:
     assert behaviour is not None
 
     class OneOrZero(nn.Module):
-        def forward(self, joined: th.Tensor) -> th.Tensor:
-            return (joined[..., -1:] > 0).to(joined.dtype)
+        def forward(
+            self, joined: th.Tensor, actions: th.Tensor | None = None, bfloat16: bool = False
+        ) -> th.Tensor:
+            seen = joined if actions is None else actions
+            return (seen[..., -1:] > 0).to(joined.dtype)
 
     behaviour.critic_target.use([OneOrZero(), OneOrZero()])
     behaviour.critic.unit.fill_(1.0)
