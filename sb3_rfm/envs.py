@@ -9,7 +9,6 @@ import difflib
 import importlib
 import importlib.util
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 from gymnasium.wrappers import DtypeObservation, FlattenObservation
 
 from sb3_rfm.utils.extras import missing_extra
-from sb3_rfm.utils.graphics import import_without_driver, load_renderer
+from sb3_rfm.utils.graphics import check_driver, import_without_driver, load_renderer
 
 NAMESPACE = "dm_control/"
 # dm_control's domains, to know their tasks where it is not installed
@@ -231,17 +230,7 @@ def check_render_mode(render_mode: str | None) -> None:
         raise ValueError(
             f"render_mode must be None or one of {', '.join(RENDER_MODES)}, got {render_mode!r}."
         )
-    reason = ""
-    try:
-        if load_renderer() in ("glfw", "egl", "osmesa"):
-            return
-    except RuntimeError as error:
-        reason = f" ({error})"
-    raise ValueError(
-        f"render_mode={render_mode!r} needs OpenGL, which does not load with MUJOCO_GL="
-        f"{os.environ.get('MUJOCO_GL')!r}{reason}. Set MUJOCO_GL to 'egl' (without a display) or "
-        "'glfw' (with one), and install that library where it is missing."
-    )
+    check_driver(f"render_mode={render_mode!r}", load_renderer)
 
 
 def make_dmc(

@@ -149,10 +149,13 @@ def make_vector(
     from stable_baselines3.common.env_util import make_vec_env
 
     from sb3_rfm.envs import any_env_id, naming_what_is_missing
+    from sb3_rfm.experiments.drawing import drawing_arguments
     from sb3_rfm.experiments.episodes import with_episode_ends
 
-    given: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     env_id = any_env_id(settings.env)  # registered by now
+    given: dict[str, Any] = {}
+    if render_mode is not None:
+        given = {"render_mode": render_mode, **drawing_arguments(env_id)}
     wrap = with_episode_ends(wrapper_class(settings.hyperparams.get("env_wrapper")))
     try:
         with naming_what_is_missing():

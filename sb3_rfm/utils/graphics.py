@@ -21,6 +21,8 @@ VARIABLE = "MUJOCO_GL"
 # where each package keeps the class of its contexts
 RENDERER = ("dm_control._render", "Renderer")
 CONTEXT = ("mujoco.rendering.classic.gl_context", "GLContext")
+EGL_FAILS: list[str] = []
+"""Why ``MUJOCO_GL``, which was not set, became ``disable``."""
 
 
 def has_display() -> bool:
@@ -63,6 +65,52 @@ def load_renderer() -> str:
     return str(render.BACKEND)
 
 
+def load_context() -> str:
+    """
+    Load mujoco's own contexts, with which Gymnasium's MuJoCo environments draw, by the same rule.
+
+    :return: the name of the renderer: ``glfw``, ``egl``, ``osmesa``, or another for none
+    :raises RuntimeError: the renderer that ``MUJOCO_GL`` names does not load
+    """
+    module = importlib.import_module(CONTEXT[0])
+    if getattr(getattr(module, CONTEXT[1], None), "is_late", False):
+        _load(module)
+    return os.environ.get(VARIABLE, "glfw")
+
+
+def check_driver(what: str, load: Callable[[], str]) -> None:
+    """
+    Load a graphics driver now.
+
+    :param what: needs it
+    :param load: loads it, and gives its name
+    :raises ValueError: when it does not load
+    """
+    try:
+        if load() in ("glfw", "egl", "osmesa"):
+            return
+        reason = "".join(EGL_FAILS[-1:])
+    except RuntimeError as error:
+        reason = str(error)
+    raise ValueError(missing_driver(what, reason))
+
+
+def missing_driver(what: str, reason: str = "") -> str:
+    """
+    What to do where MuJoCo cannot be drawn.
+
+    :param what: needs OpenGL
+    :param reason: why there is none, where that is known
+    :return: two sentences
+    """
+    return (
+        f"{what} needs OpenGL, which does not load with {VARIABLE}={os.environ.get(VARIABLE)!r}"
+        f"{f' ({reason})' if reason else ''}. Set {VARIABLE} to 'egl' or 'osmesa' (without a "
+        "display) or 'glfw' (with one), and install that library where it is missing (on Debian "
+        "and Ubuntu libegl1, libosmesa6 or libglfw3)."
+    )
+
+
 def _late(module: ModuleType, name: str) -> Callable[..., Any]:
     """
     Put a function in the place of a context class, until the first context is made.
@@ -99,7 +147,8 @@ def _load(module: ModuleType) -> None:
     os.environ[VARIABLE] = "egl"  # left unset, it would be GLFW, which needs a display
     try:
         _reload(module)
-    except RuntimeError:
+    except RuntimeError as error:
+        EGL_FAILS.append(f"as 'egl' does not load: {error}")
         os.environ[VARIABLE] = "disable"
         if platform is None:
             os.environ.pop("PYOPENGL_PLATFORM", None)
