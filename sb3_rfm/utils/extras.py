@@ -17,6 +17,8 @@ PACKAGES = {
         "tensorboard",
         "rliable",
         "moviepy",
+        "imageio_ffmpeg",
+        "PIL",
         "pygame",
     ),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
