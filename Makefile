@@ -13,9 +13,10 @@ ARGS   ?=
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	"$$p" -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1 && echo "$$p" && break; done)
 
-# One thread: two torch threads on a busy machine are many times slower. No window: training needs none.
+# One thread: two torch threads on a busy machine are many times slower. No window: training needs none, and a video
+# is drawn without one.
 export OMP_NUM_THREADS ?= 1
-export MUJOCO_GL ?= disable
+export MUJOCO_GL ?= $(if $(filter --video,$(ARGS)),egl,disable)
 # Huge pages for large tensors: on the CPU allocating them is a good part of an update otherwise.
 export THP_MEM_ALLOC_ENABLE ?= 1
 

@@ -42,6 +42,7 @@ examples:
   sb3-rfm train --algo rfm_flow --env dm_control/cheetah-run-v0 -n 100000
   sb3-rfm train --algo rfm_flow --env cheetah-run -n 20000 --optimize --n-trials 20
   sb3-rfm enjoy runs/rfm_flow__dm_control-cartpole-swingup-v0__seed0
+  sb3-rfm record runs/rfm_flow__dm_control-cartpole-swingup-v0__seed0 --gif
   sb3-rfm enjoy --algo rfm_flow --env dm_control/cheetah-run-v0 -f logs
   sb3-rfm compare --algos rfm_flow sac --envs cheetah-run walker-walk --seeds 0 1 2 --steps 100000
   sb3-rfm report runs/comparison
@@ -69,7 +70,10 @@ def run(arguments: list[str]) -> int:
     parser = run_parser()
     options = vars(parser.parse_args(arguments))
     resources = experiment.Resources(
-        options.pop("device"), options.pop("threads"), not options.pop("no_progress")
+        options.pop("device"),
+        options.pop("threads"),
+        not options.pop("no_progress"),
+        options.pop("video"),
     )
     given = {name: value for name, value in options.items() if value is not None}
     folder = given.pop("resume", None)
@@ -220,16 +224,19 @@ def _play(command: str, arguments: list[str]) -> int:
     :return: exit code
     """
     options = vars(play_parser(command).parse_args(arguments))
-    from sb3_rfm.experiments import play
     from sb3_rfm.experiments.run import Resources
 
     Resources(options["device"], options.pop("num_threads")).use()
     options["deterministic"] = not options.pop("stochastic")
     if command == "record":
-        output = play.record(output=options.pop("output_folder"), **options)
-        print(f"Written to {output}")
+        from sb3_rfm.experiments.recording import record
+
+        written = record(output=options.pop("output_folder"), **options)
+        print(f"Written to {' and '.join(map(str, written))}")
     else:
-        play.enjoy(render=not options.pop("no_render"), **options)
+        from sb3_rfm.experiments.play import enjoy
+
+        enjoy(render=not options.pop("no_render"), **options)
     return 0
 
 

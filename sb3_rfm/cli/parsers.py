@@ -32,6 +32,12 @@ def run_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="of PyTorch (auto)")
     add("--threads", type=int, default=1, help="of PyTorch (1)")
     add("--no-progress", action="store_true", help="no progress bar")
+    add(
+        "--video",
+        action="store_true",
+        help="leave final_model.mp4, an episode of the final model, and final_model.gif, which is "
+        "small enough for a page; draws nothing while it trains",
+    )
     return parser
 
 
@@ -49,15 +55,24 @@ def play_parser(command: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("path", type=Path, metavar="RUN_FOLDER", help="for example runs/<algo>__<env>__seed0")
-    add("-n", "--n-timesteps", type=int, default=1000, metavar="N", help="steps to play (1000)")
+    plays = command == "enjoy"
+    add(
+        "-n",
+        "--n-timesteps",
+        type=int,
+        default=1000 if plays else None,
+        metavar="N",
+        help="steps to play (1000)" if plays else "steps to record (one episode)",
+    )
     add("--stochastic", action="store_true", help="actions as in training, not as in evaluations")
     add("--seed", type=int, default=0, help="of the environment (0)")
     add("--device", default="auto", help="of PyTorch (auto)")
     add("--num-threads", type=int, default=1, help="of PyTorch (1)")
-    if command == "enjoy":
+    if plays:
         add("--no-render", action="store_true", help="no window")
     else:
-        add("-o", "--output-folder", type=Path, help="of the video (videos/ in the run's)")
+        add("-o", "--output-folder", type=Path, help="of the video (the run's)")
+        add("--gif", action="store_true", help="a GIF beside the MP4, of at most a megabyte")
     return parser
 
 

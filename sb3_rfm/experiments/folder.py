@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 LOCK = "run.lock"
+VIDEO, GIF = ".mp4", ".gif"
 
 
 class RunFolder:
@@ -40,6 +41,7 @@ class RunFolder:
         self.csv_file = path / "evaluations.csv"
         self.curve_file = path / "learning_curve.png"
         self.model_file = path / "final_model.zip"
+        self.video_files = [self.model_file.with_suffix(suffix) for suffix in (VIDEO, GIF)]
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"
         self.lock = FileLock(path / LOCK, "another sb3-rfm run is at work here")

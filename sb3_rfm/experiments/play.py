@@ -1,9 +1,9 @@
-"""Plays what ``sb3-rfm run``, ``make train`` and ``sb3-rfm compare`` left: ``sb3-rfm enjoy`` and
-``record`` with a run's folder.
+"""Plays what ``sb3-rfm run``, ``make train`` and ``sb3-rfm compare`` left: ``sb3-rfm enjoy`` with a
+run's folder.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,9 @@ import numpy as np
 
 from sb3_rfm.checkpoints.callback import MODEL
 from sb3_rfm.checkpoints.manifest import latest_checkpoint
-from sb3_rfm.envs import NAMESPACE, check_render_mode, naming_what_is_missing
+from sb3_rfm.envs import NAMESPACE, naming_what_is_missing
+from sb3_rfm.experiments.drawing import check_drawing
+from sb3_rfm.experiments.episodes import MOST_STEPS
 from sb3_rfm.experiments.folder import RunFolder
 from sb3_rfm.experiments.hyperparams import algorithm_class
 from sb3_rfm.experiments.rl_zoo import without_buffer
@@ -47,47 +49,9 @@ def enjoy(
     """
     settings, file = find_agent(path)
     mode = "human" if render and has_display() else None
-    model = _load(settings, file, device)
-    print(f"{settings.algo} on {settings.env}, step {model.num_timesteps}: {file}", flush=True)
-    with _environment(settings, seed, mode) as env:
-        return _play(model, env, n_timesteps, deterministic)
-
-
-def record(
-    path: Path,
-    output: Path | None = None,
-    n_timesteps: int = 1000,
-    deterministic: bool = True,
-    seed: int = 0,
-    device: str = "auto",
-) -> Path:
-    """
-    Record a video of a run's agent.
-
-    :param path: the run's folder
-    :param output: folder of the video; ``videos`` in the run's unless given
-    :param n_timesteps: environment steps to record
-    :param deterministic: whether actions are drawn as in evaluations, or as in training
-    :param seed: of the environment
-    :param device: of PyTorch
-    :return: the folder of the video
-    :raises FileNotFoundError: when ``path`` is not a run, or there is no agent in it yet
-    :raises ValueError: when the agent does not load, or there is nothing to draw with
-    """
-    from stable_baselines3.common.vec_env import VecVideoRecorder
-
-    settings, file = find_agent(path)
-    output = output or path / "videos"
-    model = _load(settings, file, device)
-    print(f"{settings.algo} on {settings.env}, step {model.num_timesteps}: {file}", flush=True)
-    with _environment(settings, seed, "rgb_array") as env:
-        name = f"step_{model.num_timesteps}"
-        recorder = VecVideoRecorder(
-            env, str(output), lambda step: step == 0, n_timesteps, name_prefix=name
-        )
-        with contextlib.closing(recorder):
-            _play(model, recorder, n_timesteps, deterministic)
-    return output
+    model = load_agent(settings, file, device)
+    with environment(settings, seed, mode) as env:
+        return play(model, env, n_timesteps, deterministic)
 
 
 def find_agent(path: Path) -> tuple[RunSettings, Path]:
@@ -112,9 +76,9 @@ def find_agent(path: Path) -> tuple[RunSettings, Path]:
     return settings, latest_checkpoint(folder.checkpoints) / MODEL
 
 
-def _load(settings: RunSettings, file: Path, device: str) -> "OffPolicyAlgorithm":
+def load_agent(settings: RunSettings, file: Path, device: str) -> "OffPolicyAlgorithm":
     """
-    The agent, without a replay buffer.
+    The agent, without a replay buffer; says which it is.
 
     :param settings: of its run
     :param file: that it was saved in
@@ -122,11 +86,13 @@ def _load(settings: RunSettings, file: Path, device: str) -> "OffPolicyAlgorithm
     :return: the model
     :raises ValueError: when the file is damaged
     """
-    return without_buffer(algorithm_class(settings.algo)).load(file, device=device)
+    model = without_buffer(algorithm_class(settings.algo)).load(file, device=device)
+    print(f"{settings.algo} on {settings.env}, step {model.num_timesteps}: {file}", flush=True)
+    return model
 
 
 @contextlib.contextmanager
-def _environment(settings: RunSettings, seed: int, mode: str | None) -> "Iterator[VecEnv]":
+def environment(settings: RunSettings, seed: int, mode: str | None) -> "Iterator[VecEnv]":
     """
     One environment as the run's, which draws frames.
 
@@ -144,32 +110,42 @@ def _environment(settings: RunSettings, seed: int, mode: str | None) -> "Iterato
         if mode is None or not {mode, "rgb_array"} & set(modes):
             yield env
             return
+        raw = env.get_attr("unwrapped")[0]
     import_triton()
-    if settings.env.startswith(NAMESPACE):
-        check_render_mode(mode)
+    if mode == "rgb_array" or settings.env.startswith(NAMESPACE):
+        check_drawing(raw, settings.env)
     with naming_what_is_missing():
         env = make_vector(settings, 1, seed, mode)
         with contextlib.closing(env):
             yield env
 
 
-def _play(
-    model: "OffPolicyAlgorithm", env: "VecEnv", n_timesteps: int, deterministic: bool
+def play(
+    model: "OffPolicyAlgorithm",
+    env: "VecEnv",
+    n_timesteps: int | None,
+    deterministic: bool,
+    before_step: Callable[[], None] | None = None,
 ) -> list[float]:
     """
-    Act, and print what comes of it.
+    Act, and print what comes of it. Ctrl-C ends the playing, and no more than that where nobody
+    watches.
 
     :param model: the agent
     :param env: one environment
-    :param n_timesteps: environment steps
+    :param n_timesteps: environment steps; None for one episode, or its first 10,000 steps
     :param deterministic: whether actions are drawn as in evaluations
+    :param before_step: called before each step, by whoever watches
     :return: the returns of the episodes that ended
     """
     returns: list[float] = []
     so_far = 0.0
     observations = env.reset()
-    with contextlib.suppress(KeyboardInterrupt):
-        for _ in range(n_timesteps):
+    watched = before_step is not None
+    with contextlib.nullcontext() if watched else contextlib.suppress(KeyboardInterrupt):
+        for _ in range(MOST_STEPS if n_timesteps is None else n_timesteps):
+            if before_step is not None:
+                before_step()
             actions, _ = model.predict(observations, deterministic=deterministic)  # type: ignore[arg-type]
             observations, rewards, dones, infos = env.step(actions)
             so_far += float(rewards[0])
@@ -178,6 +154,8 @@ def _play(
                 returns.append(float(episode["r"]))
                 print(f"episode {len(returns)}: return {returns[-1]:.1f}", flush=True)
                 so_far = 0.0
+                if n_timesteps is None:
+                    break
     if returns:
         spread = f"{np.mean(returns):.1f} ± {np.std(returns):.1f}"
         print(f"{len(returns)} episodes: return {spread}")

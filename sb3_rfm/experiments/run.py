@@ -33,11 +33,13 @@ class Resources:
     :param device: of PyTorch
     :param threads: of PyTorch; small networks are fastest with one
     :param progress: whether to show a progress bar
+    :param video: whether to leave a video of the final policy
     """
 
     device: str = "auto"
     threads: int = 1
     progress: bool = True
+    video: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -62,6 +64,19 @@ class Resources:
             reason = str(error).partition(". ")[0]
             raise ValueError(f"device {self.device!r} cannot be used here: {reason}") from error
 
+    def check_video(self, settings: RunSettings) -> None:
+        """
+        Try to make a video, where one is asked for, before hours of training.
+
+        :param settings: of the run, resolved
+        :raises ValueError: when there is nothing to draw with
+        :raises ImportError: when a package is missing that draws, or that makes videos
+        """
+        if self.video:
+            from sb3_rfm.experiments.recording import check_recording
+
+            check_recording(settings)
+
 
 def start(
     settings: RunSettings,
@@ -76,13 +91,14 @@ def start(
 
     :param settings: what to train on what
     :param parent: where the run's folder is made
-    :param resources: device, threads, progress bar
+    :param resources: device, threads, progress bar, video
     :param command: noted in ``config.yml``
     :param folder: one that is there already, and holds no run, in place of a new one in ``parent``
     :param callbacks: called at each step, besides the run's own
     :return: the folder, and the exit code: 0; 130 when it was stopped; 1 when something that it
         leaves behind could not be written, which ``folder.unwritten`` names
-    :raises ValueError: when the environment or a hyperparameter is unknown
+    :raises ValueError: when the environment or a hyperparameter is unknown, or a video is asked for
+        and there is nothing to draw with
     :raises OSError: when the folder cannot be made
     """
     from sb3_rfm.experiments.callbacks import Clock, StopRequest
@@ -90,6 +106,9 @@ def start(
     clock = Clock()
     resources.use()
     settings = settings.resolved()
+    spent = clock.seconds()
+    resources.check_video(settings)
+    clock = Clock(spent)  # what a video costs is none of the training's time
     with StopRequest() as stop:
         model, hyperparams = make_model(settings, resources.device)
         created = folder is None
@@ -104,11 +123,12 @@ def start(
                         "versions": versions(),
                     }
                 )
-                return folder, _train(model, folder, settings, resources, clock, stop, callbacks)
+                code = _train(model, folder, settings, resources, clock, stop, callbacks)
             except BaseException:
                 if created and model._n_updates == 0:  # nothing was learnt to go on from
                     folder.discard()
                 raise
+    return folder, _leave_video(folder, resources, code)
 
 
 def resume(
@@ -124,7 +144,7 @@ def resume(
     can be saved; else with a new episode. See :func:`sb3_rfm.checkpoints.callback.load_checkpoint`.
 
     :param path: the run's folder; as an object where the caller has locked it
-    :param resources: device, threads, progress bar
+    :param resources: device, threads, progress bar, video
     :param steps: a new target, not before the run's own; the replay buffer grows with it
     :param callbacks: called at each step, besides the run's own
     :return: the folder, and the exit code, as :func:`start`
@@ -135,7 +155,28 @@ def resume(
     """
     folder = path if isinstance(path, RunFolder) else RunFolder.open(path)
     with folder.lock:
-        return folder, _go_on(folder, resources, steps, callbacks)
+        code = _go_on(folder, resources, steps, callbacks)
+    return folder, _leave_video(folder, resources, code)
+
+
+def _leave_video(folder: RunFolder, resources: Resources, code: int) -> int:
+    """
+    Leave a video of the final model beside it, where one is asked for.
+
+    :param folder: of the run
+    :param resources: whether one is asked for
+    :param code: exit code of the run so far
+    :return: exit code of all of it
+    """
+    if not (resources.video and folder.model_file.exists()):
+        return code
+    from sb3_rfm.experiments.recording import record_once
+
+    record_once(folder, resources.device)
+    if not folder.unwritten:
+        return code
+    print(f"sb3-rfm: {folder.unwritten}", file=sys.stderr, flush=True)
+    return UNWRITTEN
 
 
 def _go_on(
@@ -157,13 +198,17 @@ def _go_on(
     """
     config = folder.read_config()
     settings = RunSettings.stored(config, folder.config_file)
-    if steps is not None and steps != settings.steps:
+    longer = steps is not None and steps != settings.steps
+    if longer or not folder.model_file.exists():
+        resources.check_video(settings)
+    if steps is not None and longer:
         if steps < settings.steps:
             raise ValueError(f"steps must be at least the run's own {settings.steps}, got {steps}.")
         folder.latest_checkpoint()  # there is something to go on from
         settings = replace(settings, steps=steps)
         folder.write_config(config | {"settings": asdict(settings)})
-        folder.model_file.unlink(missing_ok=True)
+        for file in (folder.model_file, *folder.video_files):
+            file.unlink(missing_ok=True)
     if folder.model_file.exists():
         print(f"{folder.path} is finished: {settings.steps} of {settings.steps} steps done.")
         return 0
@@ -236,7 +281,7 @@ def _train(
     for env in (model.env, eval_env):
         if env is not None:
             env.close()
-    _finish(folder, settings, evaluation.rows, model.num_timesteps, finished)
+    _finish(folder, settings, evaluation.rows, model.num_timesteps, finished, video=resources.video)
     if folder.unwritten:
         print(f"sb3-rfm: {folder.unwritten}", file=sys.stderr, flush=True)
         return UNWRITTEN
@@ -293,7 +338,12 @@ def _reporter(steps: int) -> Callable[[Evaluation], None]:
 
 
 def _finish(
-    folder: RunFolder, settings: RunSettings, rows: list[Evaluation], steps: int, finished: bool
+    folder: RunFolder,
+    settings: RunSettings,
+    rows: list[Evaluation],
+    steps: int,
+    finished: bool,
+    video: bool,
 ) -> None:
     """
     Draw the curve, and print what came out and where it lies.
@@ -303,6 +353,7 @@ def _finish(
     :param rows: what was measured
     :param steps: done
     :param finished: whether that is all of them
+    :param video: whether a video is to be made in the end
     """
     from sb3_rfm.results.plots import draw_run
 
@@ -319,5 +370,6 @@ def _finish(
     if not finished:
         print(f"Stopped at step {steps} of {settings.steps}. To go on:")
         path = command_line([str(folder.path)])
-        print(f"  sb3-rfm run --resume {path}")
-        print(f"or, in a checkout: make train RESUME={path}", flush=True)
+        print(f"  sb3-rfm run --resume {path}{' --video' if video else ''}")
+        options = " ARGS=--video" if video else ""
+        print(f"or, in a checkout: make train RESUME={path}{options}", flush=True)
