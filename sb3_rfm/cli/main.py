@@ -27,13 +27,15 @@ usage: sb3-rfm COMMAND [OPTIONS]
 Diffusion and flow policies for Stable-Baselines3, by reverse flow matching.
 
 commands:
-  run      train once, with evaluations, curve, checkpoints and resume in one folder
-  plot     draw learning curves over seeds, of run's folders and of train's
-  train    train, or search hyperparameters (--optimize), with the RL Zoo
-  enjoy    play an agent of run, compare or train
-  record   record a video of an agent of run, compare or train
-  compare  train algorithms x environments x seeds, in parallel; go on after any stop
-  report   curves, tables and statistics of a comparison
+  run            train once, with evaluations, curve, checkpoints and resume in one folder
+  plot           draw learning curves over seeds, of run's folders and of train's
+  train          train, or search hyperparameters (--optimize), with the RL Zoo
+  enjoy          play an agent of run, compare or train
+  record         record a video of an agent of run, compare or train
+  push-to-hub    put an agent of train on the Hugging Face hub
+  load-from-hub  get an agent from there, to enjoy it
+  compare        train algorithms x environments x seeds, in parallel; go on after any stop
+  report         curves, tables and statistics of a comparison
 
 examples:
   sb3-rfm run --algo rfm_flow --env cartpole-swingup --steps 20000 --seed 0
@@ -51,9 +53,10 @@ options:
   -h, --help  this text, or a command's own options after its name
   --version   the version of this package
 
-enjoy and record take the folder of a run, or rl_zoo3's options, as train does. What is left out
-of those: --algo is rfm_flow, the hyperparameters are this package's (-conf), --num-threads is 1,
-and enjoy and record look in logs/, where train writes. Without a display there is no window."""
+enjoy and record take the folder of a run, or rl_zoo3's options, as train and the hub's commands do.
+What is left out of those: --algo is rfm_flow, the hyperparameters are this package's (-conf),
+--num-threads is 1, and the folder (-f) is logs/, where train writes. Without a display there is no
+window."""
 
 
 def run(arguments: list[str]) -> int:
@@ -204,6 +207,22 @@ def _forward(command: str) -> Callable[[list[str]], int]:
     return forwarded
 
 
+def _hub(command: str) -> Callable[[list[str]], int]:
+    """
+    A command of the RL Zoo's for the Hugging Face hub.
+
+    :param command: ``push-to-hub`` or ``load-from-hub``
+    :return: a function of what follows it
+    """
+
+    def forwarded(arguments: list[str]) -> int:
+        from sb3_rfm.experiments import hub
+
+        return hub.forward(command, arguments)
+
+    return forwarded
+
+
 def _names_a_run(arguments: list[str]) -> bool:
     """
     Whether one of the arguments is the folder of a run.
@@ -246,6 +265,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _forward("train"),
     "enjoy": _forward("enjoy"),
     "record": _forward("record"),
+    "push-to-hub": _hub("push-to-hub"),
+    "load-from-hub": _hub("load-from-hub"),
     "compare": compare,
     "report": report,
 }

@@ -22,6 +22,7 @@ from sb3_rfm.utils.graphics import has_display
 from sb3_rfm.utils.preload import import_triton
 
 if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
     from stable_baselines3.common.vec_env import VecEnv
 
@@ -121,7 +122,7 @@ def environment(settings: RunSettings, seed: int, mode: str | None) -> "Iterator
 
 
 def play(
-    model: "OffPolicyAlgorithm",
+    model: "BaseAlgorithm",
     env: "VecEnv",
     n_timesteps: int | None,
     deterministic: bool,

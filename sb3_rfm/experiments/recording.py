@@ -46,7 +46,7 @@ def record(
     settings, file = find_agent(path)
     name = file.parent.name if file.name == MODEL else file.stem
     model = load_agent(settings, file, device)
-    with environment(settings, seed, "rgb_array") as env, _film(settings, env) as film:
+    with environment(settings, seed, "rgb_array") as env, film_of(env, settings.env) as film:
         play(model, env, n_timesteps, deterministic, film.step)
         files = {VIDEO: film.mp4()} | ({GIF: film.gif()} if gif else {})
     written = []
@@ -65,7 +65,7 @@ def check_recording(settings: RunSettings) -> None:
     :raises ImportError: when a package is missing that draws, or that makes videos
     :raises OSError: when the encoder does not work
     """
-    with environment(settings, 0, "rgb_array") as env, _film(settings, env) as film:
+    with environment(settings, 0, "rgb_array") as env, film_of(env, settings.env) as film:
         env.reset()
         film.step()
         film.mp4()
@@ -87,14 +87,14 @@ def record_once(folder: RunFolder, device: str) -> None:
         print(f"  GIF          {gif}", flush=True)
 
 
-def _film(settings: RunSettings, env: "VecEnv") -> Film:
+def film_of(env: "VecEnv", env_id: str) -> Film:
     """
     A film of an environment.
 
-    :param settings: of the run
-    :param env: one environment, made to draw frames
+    :param env: made to draw frames; the first is filmed where there are several
+    :param env_id: of it
     :return: the film, empty
     """
     raw = env.get_attr("unwrapped")[0]
-    draw = partial(drawn, lambda: env.get_images()[0], raw, settings.env)
-    return Film(draw, steps_per_second(raw, settings.env))
+    draw = partial(drawn, lambda: env.get_images()[0], raw, env_id)
+    return Film(draw, steps_per_second(raw, env_id))

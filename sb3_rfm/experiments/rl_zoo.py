@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 DEFAULT_ALGORITHM = "rfm_flow"
 DEFAULT_FOLDER = "logs"
 
+PLAYING = ("enjoy", "record")
+"""Commands to which a model is only to be played."""
+OF_THE_USER = ("parse_args", "setup_experiment", "download_from_hub", "validate_repo_id")
+"""Functions of rl_zoo3 and of the hub whose errors are about what the user asked for."""
+
 WORD = re.compile(r"[A-Za-z]+(_[A-Za-z]+)*(_[-+.\deE]+)?")
 
 
@@ -177,6 +182,16 @@ def _given(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_known_args(arguments)[0]
 
 
+def given_algorithm(arguments: list[str]) -> str:
+    """
+    The algorithm that is asked for.
+
+    :param arguments: what follows the command's name
+    :return: its name, ours where none is given
+    """
+    return _given(arguments).algo or DEFAULT_ALGORITHM
+
+
 def _quoted(arguments: list[str]) -> list[str]:
     """
     Words such as ``auto`` and ``lin_3e-4`` in quotes, where rl_zoo3 evaluates them as Python.
@@ -199,7 +214,7 @@ def _with_defaults(command: str, arguments: list[str]) -> list[str]:
     """
     What the user gave, and our own choices for what was left out.
 
-    :param command: ``train``, ``enjoy`` or ``record``
+    :param command: ``train``, ``enjoy``, ``record``, ``push-to-hub`` or ``load-from-hub``
     :param arguments: what follows it
     :return: arguments for rl_zoo3
     :raises ValueError: when the environment is missing or unknown, or cannot be recorded
@@ -210,13 +225,18 @@ def _with_defaults(command: str, arguments: list[str]) -> list[str]:
     given = _given(arguments)
     if given.env is None:
         raise ValueError("--env is required, for example --env dm_control/cheetah-run-v0.")
-    algo = given.algo or DEFAULT_ALGORITHM
+    algo = given_algorithm(arguments)
     # imported by now: rl_zoo3 knows ids without a module
     env_id = given.env if given.gym_packages else split_env_id(any_env_id(given.env))[1]
-    if command == "record" and env_id.startswith(NAMESPACE):
-        check_render_mode("rgb_array")
+    pushed = command == "push-to-hub" and "--no-render" not in arguments
+    if (pushed or command == "record") and env_id.startswith(NAMESPACE):
+        try:
+            check_render_mode("rgb_array")
+        except ValueError as error:
+            without = " Without a video, it is --no-render." if pushed else ""
+            raise ValueError(f"{error}{without}") from error
     added = ["--algo", algo, "--env", env_id]  # argparse takes the last
-    if command != "record" and given.num_threads is None:
+    if command not in ("record", "load-from-hub") and given.num_threads is None:
         added += ["--num-threads", "1"]  # small networks: more threads only wait for each other
     if command == "train":
         path = hyperparams_file(algo)
@@ -231,12 +251,13 @@ def _with_defaults(command: str, arguments: list[str]) -> list[str]:
     return [*_quoted(arguments), *added]
 
 
-def forward(command: str, arguments: list[str]) -> int:
+def forward(command: str, arguments: list[str], call: Callable[[], None] | None = None) -> int:
     """
     Run a command of rl_zoo3.
 
-    :param command: ``train``, ``enjoy`` or ``record``
+    :param command: ``train``, ``enjoy`` or ``record``, or what ``call`` does
     :param arguments: what follows it
+    :param call: runs it with the process's arguments, where it is another
     :return: the exit code
     :raises ValueError: when the environment is missing or unknown, or an option or a hyperparameter
         is not allowed
@@ -246,7 +267,7 @@ def forward(command: str, arguments: list[str]) -> int:
     from sb3_rfm.envs import naming_what_is_missing
 
     asks_for_help = "-h" in arguments or "--help" in arguments
-    register(playing=command != "train")
+    register(playing=command in PLAYING)  # else a replay buffer of one transition would be kept
     if not asks_for_help:
         arguments = _with_defaults(command, arguments)
     sys.argv = [f"sb3-rfm {command}", *arguments]
@@ -254,15 +275,14 @@ def forward(command: str, arguments: list[str]) -> int:
         import_triton()  # before what draws
     try:
         with naming_what_is_missing():
-            _call(command)
+            (call or partial(_call, command))()
     except EndlessEpisode:
         raise
     except Exception as error:
         if command != "train" and _is_about_a_missing_model(str(error)):
-            raise FileNotFoundError(
-                f"{error} (the folder is set with -f; the folder of a run is given by itself: "
-                f"sb3-rfm {command} runs/...)"
-            ) from error
+            by_itself = f"; the folder of a run is given by itself: sb3-rfm {command} runs/..."
+            more = by_itself if command in PLAYING else ""
+            raise FileNotFoundError(f"{error} (the folder is set with -f{more})") from error
         if _is_about_the_options(error):
             _discard_folder(error)
             raise ValueError(str(error)) from error
@@ -304,7 +324,7 @@ def _is_about_the_options(error: BaseException) -> bool:
     """
     frames = traceback.extract_tb(error.__traceback__)
     functions = {frame.name for frame in frames}
-    if "learn" in functions or not functions & {"parse_args", "setup_experiment"}:
+    if "learn" in functions or not functions & set(OF_THE_USER):
         return False
     if isinstance(error, (AssertionError, ValueError, TypeError, SyntaxError)):
         return True

@@ -8,6 +8,8 @@ PACKAGES = {
     "zoo": (
         "rl_zoo3",
         "huggingface_sb3",
+        "huggingface_hub",
+        "requests",
         "optuna",
         "yaml",
         "matplotlib",
