@@ -4,7 +4,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_rfm.common.algorithm import FlowActorCritic
-from sb3_rfm.common.targets import Info
+from sb3_rfm.common.optimization import Info
 
 
 def transitions(obs: th.Tensor, actions: th.Tensor) -> ReplayBufferSamples:

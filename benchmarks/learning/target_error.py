@@ -33,8 +33,8 @@ from torch import Tensor
 from sb3_rfm.common.actor_losses import actor_batch, posterior_given
 from sb3_rfm.common.boltzmann import CriticLogDensity, critic_features
 from sb3_rfm.common.method import Method
+from sb3_rfm.common.regression import stratified_times
 from sb3_rfm.common.selection import gather_selected, select_by_softmax
-from sb3_rfm.common.targets import stratified_times
 from sb3_rfm.sampling import Box, TanhLatent, make_estimator
 from sb3_rfm.sampling.supports import Support
 

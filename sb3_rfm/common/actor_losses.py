@@ -17,15 +17,10 @@ from sb3_rfm.common.boltzmann import CriticLogDensity, InOneRow, critic_features
 from sb3_rfm.common.critic_losses import mean_square
 from sb3_rfm.common.flow import VelocityField, clamp_inward
 from sb3_rfm.common.method import Method
+from sb3_rfm.common.optimization import Info
 from sb3_rfm.common.policies import FlowPolicy
-from sb3_rfm.common.targets import (
-    ActorBatch,
-    Info,
-    Regression,
-    later_times,
-    posterior_info,
-    stratified_times,
-)
+from sb3_rfm.common.regression import Regression, later_times, posterior_info, stratified_times
+from sb3_rfm.common.targets import ActorBatch
 from sb3_rfm.common.temperature import Temperature, gaussian_entropy
 from sb3_rfm.sampling.estimators.posteriors import LogDensity, Posterior
 from sb3_rfm.sampling.interpolants import Coefficients

@@ -60,10 +60,9 @@ from sb3_rfm.common.loading import Loading
 from sb3_rfm.common.method import Method
 from sb3_rfm.common.networks import has_fast_bfloat16
 from sb3_rfm.common.noise import NOISE_COLORS, PinkNoise
-from sb3_rfm.common.optimization import gradient_step, set_learning_rate
+from sb3_rfm.common.optimization import Info, gradient_step, set_learning_rate
 from sb3_rfm.common.policies import CnnPolicy, FlowPolicy, MlpPolicy, MultiInputPolicy
 from sb3_rfm.common.staging import Staging
-from sb3_rfm.common.targets import Info
 from sb3_rfm.common.temperature import DUAL_RATE, TemperatureLike, parse_temperature
 from sb3_rfm.common.updates import Updates
 from sb3_rfm.export.weights import Export

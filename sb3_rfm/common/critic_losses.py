@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from sb3_rfm.common.behaviour import BehaviourValue
 from sb3_rfm.common.boltzmann import critic_features, minimum_q
 from sb3_rfm.common.method import Method
+from sb3_rfm.common.optimization import Info
 from sb3_rfm.common.policies import FlowPolicy
-from sb3_rfm.common.targets import Info
 
 
 def critic_loss(

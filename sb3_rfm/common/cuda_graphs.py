@@ -14,8 +14,8 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
 from sb3_rfm.common.batches import tensors_of
+from sb3_rfm.common.optimization import Info
 from sb3_rfm.common.staging import Kept
-from sb3_rfm.common.targets import Info
 from sb3_rfm.sampling.registry import require
 
 WARM_UP = 3

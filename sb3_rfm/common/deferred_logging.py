@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critic_watch import CriticWatch
 from sb3_rfm.common.observing import Observing
-from sb3_rfm.common.targets import Info
+from sb3_rfm.common.optimization import Info
 
 READ_EVERY = 100
 """Updates between two readings on a GPU, each of which waits for all the work before it."""

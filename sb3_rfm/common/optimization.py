@@ -10,6 +10,9 @@ from sb3_rfm.utils.preload import import_triton
 
 import_triton()  # an environment that is made later may load a graphics driver
 
+Info = dict[str, Tensor]
+"""What a loss or an update reports, by the names it is logged under."""
+
 IMPLEMENTATIONS = {"foreach", "fused", "capturable", "differentiable"}
 """Arguments of PyTorch's optimizers that choose how a step is computed."""
 

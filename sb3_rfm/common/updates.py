@@ -20,9 +20,8 @@ from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critic_losses import behaviour_loss, critic_loss, critic_target
 from sb3_rfm.common.critics import Critic, move_unit
 from sb3_rfm.common.method import Method
-from sb3_rfm.common.optimization import move_towards
+from sb3_rfm.common.optimization import Info, move_towards
 from sb3_rfm.common.policies import FlowPolicy
-from sb3_rfm.common.targets import Info
 from sb3_rfm.common.temperature import ConstantTemperature
 
 

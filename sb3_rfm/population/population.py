@@ -13,9 +13,8 @@ from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.batches import uploaded
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.cuda_graphs import Graphed, GraphedUpdate, may_capture
-from sb3_rfm.common.optimization import gradient_step, step
+from sb3_rfm.common.optimization import Info, gradient_step, step
 from sb3_rfm.common.staging import Staging
-from sb3_rfm.common.targets import Info
 from sb3_rfm.common.temperature import DUAL_RATE
 from sb3_rfm.common.updates import Updates
 from sb3_rfm.population.stacking import stack_policies

@@ -13,7 +13,8 @@ from sb3_rfm import DPMD, DQS, IDEM, QNE, QSM, QVPO, SDAC
 from sb3_rfm.common.actor_losses import actor_batch, regression
 from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.critic_losses import next_value
-from sb3_rfm.common.targets import ActorBatch, Advantage, Regression
+from sb3_rfm.common.regression import Regression
+from sb3_rfm.common.targets import ActorBatch, Advantage
 from sb3_rfm.experiments.hyperparams import merged
 from sb3_rfm.sampling import Noise, Posterior, Score
 from sb3_rfm.sampling.estimators.posteriors import Estimator

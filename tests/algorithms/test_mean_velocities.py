@@ -11,7 +11,7 @@ from sb3_rfm import (
 )
 from sb3_rfm.common.actor_losses import mean_velocity
 from sb3_rfm.common.flow import VelocityField
-from sb3_rfm.common.targets import later_times
+from sb3_rfm.common.regression import later_times
 from sb3_rfm.sampling.divergences import ExactDivergence
 
 

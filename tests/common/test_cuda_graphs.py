@@ -26,9 +26,8 @@ from sb3_rfm.common.cuda_graphs import (
     set_capturable,
 )
 from sb3_rfm.common.deferred_logging import READ_EVERY
-from sb3_rfm.common.optimization import make_optimizer, set_learning_rate
+from sb3_rfm.common.optimization import Info, make_optimizer, set_learning_rate
 from sb3_rfm.common.staging import Staging
-from sb3_rfm.common.targets import Info
 
 SMALL: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [16]},
