@@ -14,9 +14,10 @@ TemperatureLike = float | str | Callable[[float], float]
 DEFAULT_INITIAL = 1.0
 ALLOWED = "a positive number, a schedule, 'auto', 'auto_<initial>' or 'lin_<initial>'"
 
-DUAL_RATE = 0.02
+DUAL_RATE = 0.001
 """Rate of the dual's descent: the share by which lambda falls, an actor update, for each nat a
-coordinate above the target."""
+coordinate above the target. It is slow on purpose: the law is wide for the first thousands of
+updates, and finds more than one that is at its target at once."""
 LARGEST_EXCESS = 3.0
 """Nats a coordinate that an update reacts to at most."""
 LEAST_DEVIATION = 1e-3
@@ -55,7 +56,7 @@ class Temperature(nn.Module):
         temperature where the policy is more random than it is to be, and raises it where less.
 
         Plain descent steps in proportion to the excess, where Adam's steps have one size: with
-        :data:`DUAL_RATE` a factor of ten takes some fifty updates at first and ends without a
+        :data:`DUAL_RATE` a factor of ten takes a thousand updates at first and ends without a
         swing.
 
         :param entropy: of the policy, nats a coordinate, (); what is not finite is left out
