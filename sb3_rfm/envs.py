@@ -1,7 +1,7 @@
 """DeepMind Control tasks, through Shimmy, as plain Gymnasium environments.
 
 Importing this module registers the ids (``dm_control/cheetah-run-v0``, ...) where Shimmy and
-dm_control are installed.
+dm_control are installed, and the package's own task (:mod:`sb3_rfm.four_goals`).
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import DtypeObservation, FlattenObservation
 
+import sb3_rfm.four_goals  # noqa: F401  (registers its id)
 from sb3_rfm.utils.extras import missing_extra
 from sb3_rfm.utils.graphics import check_driver, import_without_driver, load_renderer
 

@@ -17,7 +17,7 @@ PACKAGE = "sb3_rfm"
 # floor from the rooms that are named before its own.
 PUBLIC = "the public names"  # sb3_rfm/__init__.py
 FLOORS = [
-    ["sampling", "utils", "envs"],
+    ["sampling", "utils", "four_goals", "envs"],
     ["export", "checkpoints", "results"],
     ["common", "population", "experiments"],
     ["algorithms"],
