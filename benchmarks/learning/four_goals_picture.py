@@ -182,9 +182,10 @@ def bandit_actions(temperature: float) -> np.ndarray:
     :param temperature: lambda
     :return: draws of the policy, (4000,)
     """
-    settings = {**SHARED, **OF_RFM, "temperature": temperature, "flow": {"steps": 20}}
-    model = RFMFlow("MlpPolicy", Bandit(), seed=0, **{**settings, "gradient_steps": 1})
-    model.learn(2_500)
+    settings = {**SHARED, **OF_RFM, "temperature": temperature}
+    settings["flow"] = {"steps": 10, "time_shift": 1.0}
+    model = RFMFlow("MlpPolicy", make_vec_env(Bandit, N_ENVS), seed=0, **settings)
+    model.learn(4_000)
     return model.predict(np.zeros((4_000, 1), np.float32))[0][:, 0]
 
 
@@ -202,7 +203,10 @@ def temperatures_picture() -> None:
         actions = bandit_actions(temperature)
         exact = law(temperature, grid)
         right = exact[grid > 0].sum() / exact.sum()
-        print(f"temperature {temperature}: right {np.mean(actions > 0):.2f}, exact {right:.2f}")
+        print(
+            f"temperature {temperature}: right {np.mean(actions > 0):.2f}, exact {right:.2f}",
+            flush=True,
+        )
         ax.hist(actions, 50, (-1, 1), density=True, color="tab:orange", alpha=0.6)
         ax.plot(grid, exact, color="black")
         ax.set(title=f"λ = {temperature}", xlabel="action", yticks=[])
