@@ -45,7 +45,7 @@ def test_episodes_are_counted_where_they_end() -> None:
 def test_the_flow_keeps_four_goals_and_the_gaussian_does_not() -> None:
     made = pictures()
     flow, gaussian = (
-        made.shares(made.episodes(made.trained(algorithm, seed=0))[0])
+        made.shares(made.episodes(made.trained(algorithm, seed=2))[0])
         for algorithm in ("RFMFlow", "SAC")
     )
     assert flow.sum() > 0.95
