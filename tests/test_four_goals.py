@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common import env_checker
 
+from sb3_rfm import four_goals
 from sb3_rfm.envs import any_env_id
 from sb3_rfm.four_goals import ENV_ID, EPISODE_STEPS, FourGoals
 
@@ -23,7 +24,7 @@ def move(*action):
 
 
 def test_gymnasium_and_stable_baselines3_accept_it():
-    check_env(FourGoals(), skip_render_check=True)
+    check_env(gym.make(ENV_ID, render_mode="rgb_array").unwrapped)
     env_checker.check_env(FourGoals())
 
 
@@ -96,3 +97,24 @@ def test_an_episode_that_reaches_nothing_is_truncated():
 def test_a_start_outside_is_refused(place):
     with pytest.raises(ValueError, match="place must be two numbers within"):
         FourGoals().reset(options={"place": place})
+
+
+def test_a_frame_shows_roads_goals_the_agent_and_where_it_was() -> None:
+    env = FourGoals(render_mode="rgb_array")
+    env.reset()
+    env.step(np.array([0.5, 0.0], np.float32))
+    frame = env.render()
+    assert (frame.shape, frame.dtype) == ((240, 240, 3), np.uint8)
+
+    def pixel(x: float, y: float) -> tuple[int, ...]:
+        """The colour at a place; north is at the top."""
+        return tuple(frame[round((2.5 - y) / 5 * 239), round((x + 2.5) / 5 * 239)])
+
+    assert pixel(0.5, 0) == tuple(four_goals.AGENT)
+    assert pixel(0, 0) == tuple(four_goals.TRAIL)
+    assert pixel(0, 0.5) == tuple(four_goals.ROAD)
+    assert pixel(0, 1.5) == pixel(0, -1.5) == pixel(-1.5, 0) == tuple(four_goals.GOAL)
+    assert pixel(1.5, 1.5) == tuple(four_goals.GROUND)
+    assert FourGoals().render() is None
+    with pytest.raises(ValueError, match=r"render_mode must be None or 'rgb_array', got 'human'"):
+        FourGoals("human")
