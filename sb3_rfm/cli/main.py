@@ -68,11 +68,12 @@ def run(arguments: list[str]) -> int:
     """
     from sb3_rfm.experiments import run as experiment
     from sb3_rfm.experiments.hyperparams import parse_overrides
+    from sb3_rfm.experiments.resources import Resources
     from sb3_rfm.experiments.settings import RunSettings
 
     parser = run_parser()
     options = vars(parser.parse_args(arguments))
-    resources = experiment.Resources(
+    resources = Resources(
         options.pop("device"),
         options.pop("threads"),
         not options.pop("no_progress"),
@@ -133,7 +134,7 @@ def compare(arguments: list[str]) -> int:
     from sb3_rfm.experiments.comparison.definition_file import read_request
     from sb3_rfm.experiments.comparison.request import combined
     from sb3_rfm.experiments.hyperparams import parse_overrides
-    from sb3_rfm.experiments.run import Resources
+    from sb3_rfm.experiments.resources import Resources
 
     resources = Resources(options.pop("device"), progress=False)
     retries, jobs, ray = (options.pop(name) for name in ("retries", "jobs", "ray"))
@@ -243,7 +244,7 @@ def _play(command: str, arguments: list[str]) -> int:
     :return: exit code
     """
     options = vars(play_parser(command).parse_args(arguments))
-    from sb3_rfm.experiments.run import Resources
+    from sb3_rfm.experiments.resources import Resources
 
     Resources(options["device"], options.pop("num_threads")).use()
     options["deterministic"] = not options.pop("stochastic")

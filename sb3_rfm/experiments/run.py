@@ -3,13 +3,14 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sb3_rfm.checkpoints.replay import grow
 from sb3_rfm.experiments.folder import RunFolder
 from sb3_rfm.experiments.hyperparams import algorithm_class
+from sb3_rfm.experiments.resources import USUAL, Resources
 from sb3_rfm.experiments.settings import RunSettings, buffer_length, make_env, make_model
 from sb3_rfm.results.evaluations import Evaluation
 from sb3_rfm.utils.shell import command_line
@@ -25,63 +26,10 @@ INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 UNWRITTEN = 1  # exit code of a run that did what it could, and could not write all of it
 
 
-@dataclass(frozen=True)
-class Resources:
-    """
-    How a run is carried out; it may differ when it goes on.
-
-    :param device: of PyTorch
-    :param threads: of PyTorch; small networks are fastest with one
-    :param progress: whether to show a progress bar
-    :param video: whether to leave a video of the final policy
-    """
-
-    device: str = "auto"
-    threads: int = 1
-    progress: bool = True
-    video: bool = False
-
-    def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"threads must be an integer of at least 1, got {self.threads!r}.")
-
-    def use(self) -> None:
-        """
-        Set PyTorch's threads, and try the device.
-
-        :raises ValueError: when this machine has no such device
-        """
-        import torch as th
-        from stable_baselines3.common.utils import get_device
-
-        from sb3_rfm.common.arguments import check_device
-
-        th.set_num_threads(self.threads)
-        check_device(self.device)
-        try:
-            th.zeros(1, device=get_device(self.device))
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).partition(". ")[0]
-            raise ValueError(f"device {self.device!r} cannot be used here: {reason}") from error
-
-    def check_video(self, settings: RunSettings) -> None:
-        """
-        Try to make a video, where one is asked for, before hours of training.
-
-        :param settings: of the run, resolved
-        :raises ValueError: when there is nothing to draw with
-        :raises ImportError: when a package is missing that draws, or that makes videos
-        """
-        if self.video:
-            from sb3_rfm.experiments.recording import check_recording
-
-            check_recording(settings)
-
-
 def start(
     settings: RunSettings,
     parent: Path = Path("runs"),
-    resources: Resources = Resources(),
+    resources: Resources = USUAL,
     command: str = "",
     folder: RunFolder | None = None,
     callbacks: "Sequence[BaseCallback]" = (),
@@ -133,7 +81,7 @@ def start(
 
 def resume(
     path: Path | RunFolder,
-    resources: Resources = Resources(),
+    resources: Resources = USUAL,
     steps: int | None = None,
     callbacks: "Sequence[BaseCallback]" = (),
 ) -> tuple[RunFolder, int]:

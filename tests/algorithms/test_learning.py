@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sb3_rfm.experiments.run import Resources, start
+from sb3_rfm.experiments.resources import Resources
+from sb3_rfm.experiments.run import start
 from sb3_rfm.experiments.settings import RunSettings
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sb3_rfm.experiments.run import Resources
+from sb3_rfm.experiments.resources import Resources
 from sb3_rfm.experiments.settings import RunSettings
 from sb3_rfm.results.evaluations import read_evaluations
 

@@ -10,7 +10,8 @@ from small_runs import TINY, settings_with
 from stable_baselines3 import SAC
 
 from sb3_rfm.checkpoints.replay import grow
-from sb3_rfm.experiments.run import Resources, resume, start
+from sb3_rfm.experiments.resources import Resources
+from sb3_rfm.experiments.run import resume, start
 from sb3_rfm.experiments.settings import buffer_length, make_model
 
 pytestmark = pytest.mark.usefixtures("here")

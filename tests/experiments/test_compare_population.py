@@ -16,7 +16,7 @@ from sb3_rfm.experiments.comparison.runner import (
 )
 from sb3_rfm.experiments.comparison.runs import LOG, ComparisonRun, EvaluationTable
 from sb3_rfm.experiments.comparison.worker import train_runs
-from sb3_rfm.experiments.run import Resources
+from sb3_rfm.experiments.resources import Resources
 from sb3_rfm.experiments.settings import RunSettings
 from sb3_rfm.results.evaluations import read_evaluations
 

@@ -9,7 +9,8 @@ from sb3_rfm.experiments.comparison.executors import Executor, WorkerLost
 from sb3_rfm.experiments.comparison.runner import ComparisonRunner
 from sb3_rfm.experiments.comparison.runs import EvaluationTable
 from sb3_rfm.experiments.comparison.worker import Outcome
-from sb3_rfm.experiments.run import UNWRITTEN, Resources
+from sb3_rfm.experiments.resources import Resources
+from sb3_rfm.experiments.run import UNWRITTEN
 from sb3_rfm.results.evaluation_table import TABLE
 
 pytestmark = pytest.mark.usefixtures("here")

@@ -9,7 +9,8 @@ from systems import Disk
 from sb3_rfm.experiments.comparison.definition import Comparison
 from sb3_rfm.experiments.comparison.request import define
 from sb3_rfm.experiments.comparison.runs import EvaluationTable, by_state, runs_of
-from sb3_rfm.experiments.run import Resources, start
+from sb3_rfm.experiments.resources import Resources
+from sb3_rfm.experiments.run import start
 from sb3_rfm.results.evaluation_table import TABLE, TABLE_COLUMNS, read_table, write_table
 from sb3_rfm.results.evaluations import Evaluation
 

@@ -9,7 +9,7 @@ from small_comparisons import a_run
 
 from sb3_rfm.experiments.comparison.runs import LOG
 from sb3_rfm.experiments.comparison.worker import _output_to, train_run
-from sb3_rfm.experiments.run import Resources
+from sb3_rfm.experiments.resources import Resources
 from sb3_rfm.utils.unwritten import Unwritten
 
 pytestmark = pytest.mark.usefixtures("here")

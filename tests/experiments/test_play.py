@@ -12,7 +12,7 @@ from sb3_rfm.cli import main as cli
 from sb3_rfm.experiments.comparison.runs import ComparisonRun
 from sb3_rfm.experiments.comparison.worker import train_run
 from sb3_rfm.experiments.play import enjoy, find_agent
-from sb3_rfm.experiments.run import Resources
+from sb3_rfm.experiments.resources import Resources
 from sb3_rfm.experiments.settings import RunSettings, make_vector
 
 TINY = ["learning_starts:10", "batch_size:8", "policy_kwargs:dict(net_arch=[8])"]

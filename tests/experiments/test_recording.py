@@ -20,7 +20,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_rfm.cli import main as cli
 from sb3_rfm.experiments import drawing, recording
 from sb3_rfm.experiments.drawing import drawing_arguments, steps_per_second
-from sb3_rfm.experiments.run import INTERRUPTED, Resources, start
+from sb3_rfm.experiments.resources import Resources
+from sb3_rfm.experiments.run import INTERRUPTED, start
 from sb3_rfm.experiments.settings import RunSettings, make_vector
 
 pytestmark = pytest.mark.usefixtures("here")

@@ -18,7 +18,8 @@ from sb3_rfm.experiments.comparison.runs import (
     by_state,
     runs_of,
 )
-from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN, Resources
+from sb3_rfm.experiments.resources import Resources
+from sb3_rfm.experiments.run import INTERRUPTED, UNWRITTEN
 from sb3_rfm.results.evaluation_table import TABLE
 from sb3_rfm.utils.locks import FileLock
 from sb3_rfm.utils.shell import command_line

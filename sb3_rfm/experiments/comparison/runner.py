@@ -18,7 +18,7 @@ from sb3_rfm.experiments.comparison.runs import (
 )
 from sb3_rfm.experiments.comparison.worker import Outcome, train_runs
 from sb3_rfm.experiments.hyperparams import algorithm_class
-from sb3_rfm.experiments.run import Resources
+from sb3_rfm.experiments.resources import Resources
 
 POLL = 0.5  # seconds between two looks at the runs
 LARGEST = 16  # seeds that "auto" trains together: an update of so many takes a quarter longer

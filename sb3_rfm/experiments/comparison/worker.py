@@ -21,6 +21,7 @@ from sb3_rfm.experiments import run as experiment
 from sb3_rfm.experiments.callbacks import StopRequest
 from sb3_rfm.experiments.comparison.runs import LOG, ComparisonRun, write_progress
 from sb3_rfm.experiments.folder import LOCK, RunFolder
+from sb3_rfm.experiments.resources import Resources
 from sb3_rfm.population.training import Joint, is_taken
 from sb3_rfm.utils.streams import Unfailing
 from sb3_rfm.utils.unwritten import Unwritten
@@ -65,9 +66,7 @@ class NoteProgress(BaseCallback):
         return True
 
 
-def train_runs(
-    runs: Sequence[ComparisonRun], resources: experiment.Resources, command: str
-) -> list[Outcome]:
+def train_runs(runs: Sequence[ComparisonRun], resources: Resources, command: str) -> list[Outcome]:
     """
     Train several runs side by side: their updates are a population's
     (:mod:`sb3_rfm.population.training`). One that fails leaves the others alone.
@@ -91,7 +90,7 @@ def train_runs(
     return [outcomes[index] for index in range(len(runs))]
 
 
-def train_run(run: ComparisonRun, resources: experiment.Resources, command: str) -> Outcome:
+def train_run(run: ComparisonRun, resources: Resources, command: str) -> Outcome:
     """
     Train to the run's target, or until a signal asks to stop. Errors go to the log and into the
     outcome.
@@ -118,9 +117,7 @@ def train_run(run: ComparisonRun, resources: experiment.Resources, command: str)
     return Outcome(finished, unwritten=str(folder.unwritten))
 
 
-def _train(
-    run: ComparisonRun, folder: RunFolder, resources: experiment.Resources, command: str
-) -> int:
+def _train(run: ComparisonRun, folder: RunFolder, resources: Resources, command: str) -> int:
     """
     Go on from the run's checkpoint, or start it in place of what is there.
 
