@@ -59,3 +59,4 @@ class Resources:
 
 
 USUAL = Resources()
+"""The device that there is, one thread, a progress bar and no video."""

@@ -76,7 +76,7 @@ def start(
                 if created and model._n_updates == 0:  # nothing was learnt to go on from
                     folder.discard()
                 raise
-    return folder, _leave_video(folder, resources, code)
+    return folder, _leave_the_rest(folder, resources, code)
 
 
 def resume(
@@ -104,23 +104,23 @@ def resume(
     folder = path if isinstance(path, RunFolder) else RunFolder.open(path)
     with folder.lock:
         code = _go_on(folder, resources, steps, callbacks)
-    return folder, _leave_video(folder, resources, code)
+    return folder, _leave_the_rest(folder, resources, code)
 
 
-def _leave_video(folder: RunFolder, resources: Resources, code: int) -> int:
+def _leave_the_rest(folder: RunFolder, resources: Resources, code: int) -> int:
     """
-    Leave a video of the final model beside it, where one is asked for.
+    Leave a video of the final model beside it, where one is asked for, and say what of the run
+    could not be written.
 
     :param folder: of the run
-    :param resources: whether one is asked for
+    :param resources: whether a video is asked for
     :param code: exit code of the run so far
     :return: exit code of all of it
     """
-    if not (resources.video and folder.model_file.exists()):
-        return code
-    from sb3_rfm.experiments.recording import record_once
+    if resources.video and folder.model_file.exists():
+        from sb3_rfm.experiments.recording import record_once
 
-    record_once(folder, resources.device)
+        record_once(folder, resources.device)
     if not folder.unwritten:
         return code
     print(f"sb3-rfm: {folder.unwritten}", file=sys.stderr, flush=True)
@@ -230,9 +230,6 @@ def _train(
         if env is not None:
             env.close()
     _finish(folder, settings, evaluation.rows, model.num_timesteps, finished, video=resources.video)
-    if folder.unwritten:
-        print(f"sb3-rfm: {folder.unwritten}", file=sys.stderr, flush=True)
-        return UNWRITTEN
     return 0 if finished else INTERRUPTED
 
 
