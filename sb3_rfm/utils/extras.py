@@ -22,6 +22,7 @@ PACKAGES = {
         "imageio_ffmpeg",
         "PIL",
         "pygame",
+        "box2d",
     ),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "ray": ("ray",),

@@ -210,14 +210,17 @@ def test_a_wrong_hyperparameter_is_one_sentence_and_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_draws_and_is_missing_brings_the_extra(monkeypatch, capsys):
+@pytest.mark.parametrize("package", ["pygame", "Box2D"])
+def test_what_an_environment_misses_brings_the_extra(package, monkeypatch, capsys):
     def fail():
-        raise DependencyNotInstalled('pygame is not installed, run `pip install "gymnasium[...]"`')
+        said = f'{package} is not installed, run `pip install "gymnasium[...]"`'
+        raise DependencyNotInstalled(said)
 
     monkeypatch.setattr("rl_zoo3.enjoy.enjoy", fail)
     assert cli.main(["enjoy", "--env", "Pendulum-v1"]) == 1
     error = capsys.readouterr().err
-    assert "needs pygame, not installed here: install the extra: pip install '.[zoo]'" in error
+    missing = f"needs {package.lower()}, not installed here"
+    assert f"{missing}: install the extra: pip install '.[zoo]'" in error
 
 
 def test_a_model_that_is_not_there_is_an_error_of_one_line(tmp_path, capsys):
