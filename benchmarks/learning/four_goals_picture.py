@@ -3,9 +3,9 @@ Why not a Gaussian: RFMFlow and SAC at a crossing with four equally good ways, a
 
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/learning/four_goals_picture.py  # some ten minutes
 
-Trains both on ``sb3_rfm/FourGoals-v0`` with the seeds 0, 1 and 2, and then RFMFlow on a bandit at
-three temperatures. Writes ``docs/images/four_goals.png`` (the first seed),
-``docs/images/temperatures.png`` and ``benchmarks/results/four_goals.csv``.
+Trains both on ``sb3_rfm/FourGoals-v0``, by its entries in ``zoo_hyperparams/``, with the seeds 0, 1
+and 2, and then RFMFlow on a bandit at three temperatures. Writes ``docs/images/four_goals.png``
+(the first seed), ``docs/images/temperatures.png`` and ``benchmarks/results/four_goals.csv``.
 """
 
 import csv
@@ -21,53 +21,47 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_rfm import SAC, RFMFlow
+from sb3_rfm.experiments.hyperparams import algorithm_class, read_hyperparams
 from sb3_rfm.four_goals import ENV_ID, EPISODE_STEPS, FourGoals
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = (0, 1, 2)
-STEPS, N_EPISODES, N_ENVS = 6_000, 200, 8
-SHARED: dict[str, Any] = {
-    "learning_rate": 2e-3,
-    "learning_starts": 1_000,
-    "batch_size": 256,
-    "gamma": 0.8,
-    "tau": 0.03,
-    "gradient_steps": 2,
-    "n_steps": 1,
-    "policy_kwargs": {
-        "net_arch": [64, 64],
-        "critic_kwargs": {"layer_norm": True},
-        "normalize_observations": True,
-    },
-}
-"""What both have alike."""
-OF_RFM: dict[str, Any] = {
-    "temperature": 0.15,
-    "flow": {"steps": 6, "time_shift": 1.0},
-    "estimator": {"n_particles": 16},
-    "candidates": {"n": 1, "noise_color": "white"},
-    "actor_update": {"x_t_from": "replay"},
-    "critic_update": {"learning_rate": 2e-3},
-}
-"""So that the law itself is learnt and drawn."""
+N_EPISODES = 200
+NAMES = {"SAC": "sac", "RFMFlow": "rfm_flow"}
+"""Of the algorithms on the command line."""
+OF_THE_RUN = ("policy", "n_timesteps", "n_envs", "env_wrapper")
+"""What an entry of zoo_hyperparams/ holds besides a class's arguments."""
 TEMPERATURES = (0.03, 0.1, 0.5)
 
 
-def trained(algorithm: str, seed: int, steps: int = STEPS) -> BaseAlgorithm:
+def trained(algorithm: str, seed: int) -> BaseAlgorithm:
     """
     A model of the crossing.
 
     :param algorithm: "RFMFlow" or "SAC"
     :param seed: of networks and draws
-    :param steps: of training, of all environments together
     :return: the model after training
     """
-    env = make_vec_env(ENV_ID, N_ENVS, seed=seed)
-    if algorithm == "SAC":
-        return SAC("MlpPolicy", env, seed=seed, **SHARED).learn(steps)
-    return RFMFlow("MlpPolicy", env, seed=seed, **SHARED, **OF_RFM).learn(steps)
+    entry = read_hyperparams(NAMES[algorithm], ENV_ID)
+    env = make_vec_env(ENV_ID, entry["n_envs"], seed=seed)
+    model = made(algorithm, env, entry, seed=seed)
+    return model.learn(entry["n_timesteps"])
+
+
+def made(algorithm: str, env: VecEnv, entry: dict[str, Any], **changes: Any) -> BaseAlgorithm:
+    """
+    A model by an entry of ``zoo_hyperparams/``.
+
+    :param algorithm: "RFMFlow" or "SAC"
+    :param env: what it is trained on
+    :param entry: of the file
+    :param changes: other arguments, and those that take the place of the entry's
+    :return: the model before training
+    """
+    arguments = {name: value for name, value in entry.items() if name not in OF_THE_RUN}
+    return algorithm_class(NAMES[algorithm])(entry["policy"], env, **{**arguments, **changes})
 
 
 def episodes(
@@ -118,7 +112,7 @@ def row(algorithm: str, seed: int, model: BaseAlgorithm, seconds: float) -> dict
     return {
         "algorithm": algorithm,
         "seed": seed,
-        "steps": STEPS,
+        "steps": model.num_timesteps,
         **dict(zip(names, np.bincount(goals + 1, minlength=5).tolist(), strict=True)),
         "return": round(float(returns.mean()), 3),
         "return_deterministic": round(float(best.mean()), 3),
@@ -182,9 +176,10 @@ def bandit_actions(temperature: float) -> np.ndarray:
     :param temperature: lambda
     :return: draws of the policy, (4000,)
     """
-    settings = {**SHARED, **OF_RFM, "temperature": temperature}
-    settings["flow"] = {"steps": 10, "time_shift": 1.0}
-    model = RFMFlow("MlpPolicy", make_vec_env(Bandit, N_ENVS), seed=0, **settings)
+    entry = read_hyperparams("rfm_flow", ENV_ID)
+    changes = {"temperature": temperature, "flow": {"steps": 10, "time_shift": 1.0}}
+    env = make_vec_env(Bandit, entry["n_envs"])
+    model = made("RFMFlow", env, entry, seed=0, **changes)
     model.learn(4_000)
     return model.predict(np.zeros((4_000, 1), np.float32))[0][:, 0]
 
