@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sb3_rfm.experiments import rl_zoo
 from sb3_rfm.experiments.drawing import drawing_arguments
-from sb3_rfm.experiments.hyperparams import OWN_ALGORITHMS
+from sb3_rfm.experiments.hyperparams import REGISTERED
 from sb3_rfm.experiments.play import play
 from sb3_rfm.experiments.recording import film_of
 from sb3_rfm.utils.files import write_whole
@@ -150,7 +150,7 @@ def _saving_card(save: Callable[..., None], algorithm: str) -> Callable[[Path, A
 
     @wraps(save)
     def save_card(path: Path, metadata: Any) -> None:
-        if algorithm in OWN_ALGORITHMS:
+        if algorithm in REGISTERED:
             path.write_text(model_card(path.read_text("utf-8")), encoding="utf-8")
         save(path, metadata if isinstance(metadata, dict) else metadata.to_dict())
 

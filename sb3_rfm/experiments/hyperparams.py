@@ -38,11 +38,13 @@ OWN_ALGORITHMS = {
 }
 # likewise, of those with SAC's arguments in the place of groups of settings
 OF_SAC = {"lsac": "sb3_rfm:LSAC"}
+# this package's, which rl_zoo3 does not know
+REGISTERED = OWN_ALGORITHMS | OF_SAC
 OTHERS = {
     "sac": "sb3_rfm:SAC",
     "td3": "stable_baselines3:TD3",
 }
-ALGORITHMS = OWN_ALGORITHMS | OF_SAC | OTHERS
+ALGORITHMS = REGISTERED | OTHERS
 
 GROUPS: dict[str, str | None] = {
     "flow": None,

@@ -24,7 +24,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from sb3_rfm.experiments.episodes import BoundedEvaluation, EndlessEpisode, with_episode_ends
 from sb3_rfm.experiments.hyperparams import (
     OF_SAC,
-    OWN_ALGORITHMS,
+    REGISTERED,
     action_noise,
     algorithm_class,
     hyperparams_file,
@@ -95,7 +95,7 @@ def register(playing: bool = False) -> None:
     theirs: Any = ExperimentManager._preprocess_schedules
     preprocessed = theirs if isinstance(theirs, _Preprocessed) else _Preprocessed(theirs)
     ExperimentManager._preprocess_schedules = preprocessed  # type: ignore[method-assign]
-    for name in OWN_ALGORITHMS | OF_SAC:
+    for name in REGISTERED:
         algorithm = algorithm_class(name)
         rl_zoo3.ALGOS[name] = without_buffer(algorithm) if playing else algorithm
         sampler: Any = partial(sample_rfm_params, name, given=preprocessed.latest)
@@ -240,7 +240,7 @@ def _with_defaults(command: str, arguments: list[str]) -> list[str]:
         added += ["--num-threads", "1"]  # small networks: more threads only wait for each other
     if command == "train":
         path = hyperparams_file(algo)
-        ours = algo in OWN_ALGORITHMS | OF_SAC or env_id.startswith(NAMESPACE)
+        ours = algo in REGISTERED or env_id.startswith(NAMESPACE)
         if given.conf_file is None and ours and path is not None:
             added += ["--conf-file", str(path)]
     else:

@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rfm.cli import main as cli
 from sb3_rfm.envs import FlatFloat32
-from sb3_rfm.experiments import hub, rl_zoo
-from sb3_rfm.experiments.hyperparams import algorithm_class
+from sb3_rfm.experiments import hub
+from sb3_rfm.experiments.hyperparams import OWN_ALGORITHMS, algorithm_class
 
 pytestmark = pytest.mark.usefixtures("zoo")
 
@@ -114,14 +114,14 @@ def test_what_is_pushed_loads_again_and_predicts_the_same(algo, env, pairs, repo
     assert _load(algo, env, "-f", "fetched") == 0
     fetched = Path("fetched") / algo / f"{name}_1"
     assert (fetched / "evaluations.npz").read_bytes() == (path / "evaluations.npz").read_bytes()
-    kind = algorithm_class(algo) if algo in rl_zoo.OWN_ALGORITHMS else SAC
+    kind = algorithm_class(algo) if algo in OWN_ALGORITHMS else SAC
     trained, loaded = (kind.load(folder / f"{name}.zip") for folder in (path, fetched))
     observations = np.random.default_rng(0).normal(size=(16, *trained.observation_space.shape))
     actions = [m.predict(observations, deterministic=True)[0] for m in (trained, loaded)]
     np.testing.assert_array_equal(*actions)
     assert np.ptp(actions[0], axis=0).max() > 0
     assert loaded.num_timesteps == trained.num_timesteps == 40
-    if algo in rl_zoo.OWN_ALGORITHMS:
+    if algo in OWN_ALGORITHMS:
         assert loaded.settings == trained.settings
         assert loaded.buffer_size == trained.buffer_size == 777  # training can go on
 
@@ -130,20 +130,21 @@ def test_what_is_pushed_loads_again_and_predicts_the_same(algo, env, pairs, repo
     assert "Episode Length 20" in capsys.readouterr().out
 
 
-def test_the_model_card_has_commands_that_know_the_algorithm(repositories):
-    _trained("rfm_flow", PENDULUM)
-    assert _push("rfm_flow", PENDULUM, "--no-render") == 0
-    text = (repositories / "me" / "rfm_flow-Pendulum-v1" / "README.md").read_text()
+@pytest.mark.parametrize(("algo", "name"), [("rfm_flow", "RFMFlow"), ("lsac", "LSAC")])
+def test_the_model_card_has_commands_that_know_the_algorithm(algo, name, repositories):
+    _trained(algo, PENDULUM)
+    assert _push(algo, PENDULUM, "--no-render") == 0
+    text = (repositories / "me" / f"{algo}-Pendulum-v1" / "README.md").read_text()
     _, metadata, card = text.split("---\n", 2)
-    assert "RFMFlow" in card
-    assert "sb3-rfm load-from-hub --algo rfm_flow --env Pendulum-v1 -orga me" in card
-    assert "sb3-rfm enjoy --algo rfm_flow --env Pendulum-v1" in card
+    assert name in card
+    assert f"sb3-rfm load-from-hub --algo {algo} --env Pendulum-v1 -orga me" in card
+    assert f"sb3-rfm enjoy --algo {algo} --env Pendulum-v1" in card
     assert "python -m rl_zoo3" not in card
     assert card.count("load only what you trust") == 1
     described = yaml.safe_load(metadata)
     assert "reinforcement-learning" in described["tags"]
     (index,) = described["model-index"]
-    assert index["name"] == "RFMFlow"
+    assert index["name"] == name
     assert index["results"][0]["dataset"]["name"] == PENDULUM
 
 
