@@ -1,7 +1,7 @@
 """
 Why not a Gaussian: RFMFlow and SAC at a crossing with four equally good ways, and a learnt law.
 
-    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/learning/four_goals_picture.py  # some ten minutes
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/learning/four_goals_picture.py  # a few minutes
 
 Trains both on ``sb3_rfm/FourGoals-v0``, by its entries in ``zoo_hyperparams/``, with the seeds 0, 1
 and 2, and then RFMFlow on a bandit at three temperatures. Writes ``docs/images/four_goals.png``
@@ -202,7 +202,7 @@ def temperatures_picture() -> None:
             f"temperature {temperature}: right {np.mean(actions > 0):.2f}, exact {right:.2f}",
             flush=True,
         )
-        ax.hist(actions, 50, (-1, 1), density=True, color="tab:orange", alpha=0.6)
+        ax.hist(actions, bins=50, range=(-1, 1), density=True, color="tab:orange", alpha=0.6)
         ax.plot(grid, exact, color="black")
         ax.set(title=f"λ = {temperature}", xlabel="action", yticks=[])
     figure.savefig(ROOT / "docs" / "images" / "temperatures.png", dpi=80)
