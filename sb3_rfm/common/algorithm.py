@@ -47,9 +47,9 @@ from sb3_rfm.common.critic_watch import CriticWatch
 from sb3_rfm.common.critics import Critic
 from sb3_rfm.common.cuda_graphs import (
     Graphed,
-    GraphedUpdate,
     Update,
     check_cuda_graph,
+    graphed_updates,
     may_capture,
     set_capturable,
 )
@@ -62,7 +62,6 @@ from sb3_rfm.common.networks import has_fast_bfloat16
 from sb3_rfm.common.noise import NOISE_COLORS, PinkNoise
 from sb3_rfm.common.optimization import Info, gradient_step, set_learning_rate
 from sb3_rfm.common.policies import CnnPolicy, FlowPolicy, MlpPolicy, MultiInputPolicy
-from sb3_rfm.common.staging import Staging
 from sb3_rfm.common.temperature import DUAL_RATE, TemperatureLike, parse_temperature
 from sb3_rfm.common.updates import Updates
 from sb3_rfm.export.weights import Export
@@ -354,11 +353,8 @@ class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgori
         if not graphed and self.device.type == "cuda":
             self.updates = {key: self._sent(update) for key, update in self.updates.items()}
         if graphed:
-            gives_way, place = self.cuda_graph == "auto", partial(Staging, device=self.device)
-            self.updates = {
-                key: GraphedUpdate(update, place=place, gives_way=gives_way)
-                for key, update in self.updates.items()
-            }
+            gives_way = self.cuda_graph == "auto"
+            self.updates = graphed_updates(self.updates, self.device, gives_way)
             acts = {best: partial(self.actor.act, deterministic=best) for best in (False, True)}
             self._acts = {best: Graphed(act, gives_way=gives_way) for best, act in acts.items()}
 

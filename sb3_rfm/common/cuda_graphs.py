@@ -6,7 +6,8 @@ They can be captured because they ask for no value of a tensor (``tests/common/t
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch as th
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from sb3_rfm.common.batches import tensors_of
 from sb3_rfm.common.optimization import Info
-from sb3_rfm.common.staging import Kept
+from sb3_rfm.common.staging import Kept, Staging
 from sb3_rfm.sampling.registry import require
 
 WARM_UP = 3
@@ -174,6 +175,24 @@ class GraphedUpdate:
         """
         row = self.graph(*batches)
         return dict(zip(self.keys, row.unbind(), strict=True))
+
+
+def graphed_updates(
+    updates: Mapping[bool, Callable[..., Info]], device: th.device, gives_way: bool
+) -> dict[bool, Callable[..., Info]]:
+    """
+    Updates without and with the actor's, each to be captured; batches are sent there from the host.
+
+    :param updates: by whether they are the actor's too
+    :param device: of the networks
+    :param gives_way: see :class:`Graphed`
+    :return: the same, as graphs
+    """
+    place = partial(Staging, device=device)
+    return {
+        with_actor: GraphedUpdate(update, place=place, gives_way=gives_way)
+        for with_actor, update in updates.items()
+    }
 
 
 def may_capture(

@@ -12,9 +12,8 @@ from torch import Tensor
 from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.batches import uploaded
 from sb3_rfm.common.config import Settings
-from sb3_rfm.common.cuda_graphs import Graphed, GraphedUpdate, may_capture
+from sb3_rfm.common.cuda_graphs import Graphed, graphed_updates, may_capture
 from sb3_rfm.common.optimization import Info, gradient_step, step
-from sb3_rfm.common.staging import Staging
 from sb3_rfm.common.temperature import DUAL_RATE
 from sb3_rfm.common.updates import Updates
 from sb3_rfm.population.stacking import stack_policies
@@ -87,11 +86,8 @@ class Population(Updates):
         self._act: Callable[[Any, Any], Tensor] = self._act_all
         optimizers = [first.actor.optimizer, first.critic.optimizer]
         if may_capture(first.cuda_graph, device, first.on_nan, optimizers):
-            gives_way, place = first.cuda_graph == "auto", partial(Staging, device=device)
-            self._compute = {
-                key: GraphedUpdate(update, place=place, gives_way=gives_way)
-                for key, update in self._compute.items()
-            }
+            gives_way = first.cuda_graph == "auto"
+            self._compute = graphed_updates(self._compute, device, gives_way)
             self._act = Graphed(self._act_all, gives_way=gives_way)
 
     def update(self, batches: Sequence[ReplayBufferSamples], with_actor: bool) -> list[Info]:
