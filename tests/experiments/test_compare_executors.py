@@ -15,17 +15,19 @@ from sb3_rfm.experiments.comparison.executors import LocalExecutor, WorkerLost
 
 pytestmark = pytest.mark.usefixtures("here")
 
+PATIENCE = 300  # seconds: the first process waits for a server that imports torch
+
 
 def test_processes_answer_die_and_fail():
     with LocalExecutor(2) as executor:
         answer = executor.submit(math.sqrt, 4.0)
         killed = executor.submit(signal.raise_signal, signal.SIGKILL)
         left = executor.submit(os._exit, 3)
-        assert answer.result(60) == 2.0
+        assert answer.result(PATIENCE) == 2.0
         with pytest.raises(WorkerLost, match="killed by SIGKILL, as when memory runs out"):
-            killed.result(60)
+            killed.result(PATIENCE)
         with pytest.raises(WorkerLost, match="ended with exit code 3"):
-            left.result(60)
+            left.result(PATIENCE)
 
 
 def test_a_stop_ends_what_runs_and_what_waits():
@@ -35,9 +37,9 @@ def test_a_stop_ends_what_runs_and_what_waits():
             time.sleep(0.01)
         executor.stop()
         with pytest.raises(WorkerLost, match="SIGTERM"):
-            running.result(60)
+            running.result(PATIENCE)
         with pytest.raises(CancelledError):
-            waiting.result(60)
+            waiting.result(PATIENCE)
 
 
 def _until_asked(ready):
@@ -57,7 +59,7 @@ def test_a_stop_asks_where_terminate_kills(tmp_path, monkeypatch):
         while not (tmp_path / "ready").exists():
             time.sleep(0.01)
         executor.stop()
-        assert running.result(60) == "saved"
+        assert running.result(PATIENCE) == "saved"
 
 
 def test_ctrl_c_is_the_parents_on_windows_too(monkeypatch):
