@@ -84,6 +84,8 @@ class FlowActor(NormalizedInputs, BasePolicy):
         )
         self.settings = settings
         self.flow = settings.flow.build()
+        first = th.tensor(self.flow.t_range[0])
+        self.noise_scale = float(self.flow.interpolant(first).beta)
         self.candidates = settings.candidates
         self.select = SELECTIONS.resolve(self.candidates.select, Selection)
         self.exploration_noise = make_noise("candidates.noise", self.candidates.noise)
@@ -198,8 +200,7 @@ class FlowActor(NormalizedInputs, BasePolicy):
             noise = th.as_tensor(self.noise_process(shape), dtype=th.float32).to(rows.device)
         else:
             noise = th.randn(shape, device=rows.device)
-        first = th.full((), self.flow.t_range[0], device=rows.device)
-        return self.flow.interpolant(first).beta * noise
+        return self.noise_scale * noise
 
     @contextmanager
     def drawing_from(self, process: PinkNoise | None) -> Iterator[None]:
@@ -217,7 +218,8 @@ class FlowActor(NormalizedInputs, BasePolicy):
     @contextmanager
     def acting_by(self, graphs: Mapping[bool, Act] | None) -> Iterator[None]:
         """
-        Compute :meth:`act` by CUDA graphs, within a ``with`` block.
+        Compute :meth:`act` by CUDA graphs, within a ``with`` block; they are given observations and
+        noise on the host.
 
         :param graphs: one for deterministic actions and one for others; None for none
         """

@@ -1,7 +1,7 @@
 """The shell of every algorithm: Stable-Baselines3's constructor, training loop and saving."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -34,7 +34,7 @@ from sb3_rfm.common.arguments import (
     plain_arguments,
     without_sde,
 )
-from sb3_rfm.common.batches import sample_on_host, uploaded
+from sb3_rfm.common.batches import uploaded
 from sb3_rfm.common.config import (
     ActorUpdateSettings,
     CandidateSettings,
@@ -46,14 +46,14 @@ from sb3_rfm.common.config import (
 from sb3_rfm.common.critic_watch import CriticWatch
 from sb3_rfm.common.critics import Critic
 from sb3_rfm.common.cuda_graphs import (
-    Graphed,
     Update,
     check_cuda_graph,
+    graphed_act,
     graphed_updates,
     may_capture,
     set_capturable,
 )
-from sb3_rfm.common.deferred_logging import DeferredLogging
+from sb3_rfm.common.device_replay import DeviceReplay, News
 from sb3_rfm.common.earlier import policy_of_before, settings_of_before
 from sb3_rfm.common.flat_names import refuse_flat_names
 from sb3_rfm.common.loading import Loading
@@ -62,6 +62,7 @@ from sb3_rfm.common.networks import has_fast_bfloat16
 from sb3_rfm.common.noise import NOISE_COLORS, PinkNoise
 from sb3_rfm.common.optimization import Info, gradient_step, set_learning_rate
 from sb3_rfm.common.policies import CnnPolicy, FlowPolicy, MlpPolicy, MultiInputPolicy
+from sb3_rfm.common.replaying import Replaying
 from sb3_rfm.common.temperature import DUAL_RATE, TemperatureLike, parse_temperature
 from sb3_rfm.common.updates import Updates
 from sb3_rfm.export.weights import Export
@@ -77,7 +78,7 @@ PARTS_OF_BEFORE = ("actor.temperature.optimizer",)
 SelfFlow = TypeVar("SelfFlow", bound="FlowActorCritic")
 
 
-class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgorithm):
+class FlowActorCritic(Updates, Replaying, Loading, Export, OffPolicyAlgorithm):
     """
     Off-policy actor-critic: a flow or diffusion regressed on the Boltzmann law of its critic.
 
@@ -297,7 +298,7 @@ class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgori
         self._update_rates()
         infos: list[Info] = []
         for _ in range(gradient_steps):
-            data = self._sample(batch_size)
+            data = self._drawn(batch_size)
             with_actor = self._n_updates % self.settings.actor_update.every == 0
             infos.append(self.updates[with_actor](data))
             self._n_updates += 1
@@ -328,23 +329,15 @@ class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgori
         with self.actor.acting_by(self._acts):
             return super().predict(observation, state, episode_start, deterministic)
 
-    def _sample(self, batch_size: int) -> ReplayBufferSamples:
-        """A batch of transitions; of a GPU, on the host, so that nothing waits for it."""
-        buffer = self.replay_buffer
-        assert buffer is not None
-        if self.device.type == "cuda":
-            sample_on_host(buffer)  # here, because SB3 gives a loaded buffer its device
-        data = buffer.sample(batch_size, env=self._vec_normalize_env)
-        self._see_rewards(data)
-        return data
-
     def _make_updates(self) -> None:
         """Updates without and with the actor's, captured as CUDA graphs where that is asked for."""
         self._skips = self.on_nan == "skip"
         self.temperature_optimizer = th.optim.SGD(self.actor.temperature.parameters(), DUAL_RATE)
         self.updates: dict[bool, Update] = {
-            with_actor: partial(self._update, with_actor=with_actor) for with_actor in (False, True)
+            with_actor: partial(self._update_drawn, with_actor=with_actor)
+            for with_actor in (False, True)
         }
+        self._replay_there, self._judged = DeviceReplay([self], self.device), (None, False)
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         graphed = may_capture(self.cuda_graph, self.device, self.on_nan, optimizers)
         for optimizer in optimizers:
@@ -354,11 +347,19 @@ class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgori
             self.updates = {key: self._sent(update) for key, update in self.updates.items()}
         if graphed:
             gives_way = self.cuda_graph == "auto"
-            self.updates = graphed_updates(self.updates, self.device, gives_way)
+            self.updates = graphed_updates(self.updates, self._replay_there, gives_way)
             acts = {best: partial(self.actor.act, deterministic=best) for best in (False, True)}
-            self._acts = {best: Graphed(act, gives_way=gives_way) for best, act in acts.items()}
+            self._acts = {
+                best: graphed_act(act, self.device, gives_way) for best, act in acts.items()
+            }
 
-    def _sent(self, update: Update) -> Update:
+    def _update_drawn(self, data: ReplayBufferSamples | News, with_actor: bool) -> Info:
+        """An update on a batch, or on what makes one on the GPU."""
+        if isinstance(data, News):
+            data = self._replay_there.batch(data)
+        return self._update(data, with_actor)
+
+    def _sent(self, update: Callable[[ReplayBufferSamples], Info]) -> Callable[..., Info]:
         """An update of batches on the host."""
         return lambda data: update(uploaded(data, self.device))
 
@@ -400,9 +401,10 @@ class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgori
         :return: self
         """
         name = type(self).__name__ if tb_log_name is None else tb_log_name
-        super().learn(
-            total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar
-        )
+        with self.policy.keeping_modules():
+            super().learn(
+                total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar
+            )
         self._read()
         return self
 
@@ -437,6 +439,8 @@ class FlowActorCritic(Updates, DeferredLogging, Loading, Export, OffPolicyAlgori
             "_acts",
             "temperature_optimizer",
             "_unread",
+            "_replay_there",
+            "_judged",
         ]
         return [*super()._excluded_save_params(), *aliases]
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
 HOST = th.device("cpu")
@@ -40,6 +39,23 @@ def mapped(data: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
 
 
+def together(*parts: Any) -> Any:
+    """
+    Tensors of the members in one, or dictionaries or batches of such.
+
+    :param parts: of each member, of one shape
+    :return: (N, ...)
+    """
+    first = parts[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return th.stack(parts)
+    if isinstance(first, dict):
+        return {key: together(*(part[key] for part in parts)) for key in first}
+    return type(first)(*(together(*each) for each in zip(*parts, strict=True)))
+
+
 def sample_on_host(buffer: ReplayBuffer) -> None:
     """
     Have a buffer that makes tensors as Stable-Baselines3's do make them in the host's memory, where
@@ -52,15 +68,13 @@ def sample_on_host(buffer: ReplayBuffer) -> None:
 
 
 def uploaded(
-    data: ReplayBufferSamples,
-    device: th.device,
-    pinned: Callable[[Tensor], Tensor] = Tensor.pin_memory,
-) -> ReplayBufferSamples:
+    data: Any, device: th.device, pinned: Callable[[Tensor], Tensor] = Tensor.pin_memory
+) -> Any:
     """
     A batch on the device of the networks. Nothing waits: it goes by pinned memory, so that the next
     batch is sampled and sent while the GPU is still at work on this one.
 
-    :param data: the batch
+    :param data: the batch, or a tuple or dictionary of tensors
     :param device: where it goes
     :param pinned: copies a tensor into memory that a GPU reads by itself
     :return: the batch; its tensors are as they were where they are on a device of that kind already
@@ -71,5 +85,4 @@ def uploaded(
             return tensor
         return pinned(tensor).to(device, non_blocking=True)
 
-    sent: ReplayBufferSamples = mapped(data, moved)
-    return sent
+    return mapped(data, moved)

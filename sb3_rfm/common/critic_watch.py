@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 IMPOSSIBLE = 2.0
 """Times the largest value that anything explains: no longer an error of a young critic."""
@@ -40,17 +39,18 @@ class CriticWatch:
     untrained: float | None = None
     diverged: bool = False
 
-    def see_rewards(self, data: ReplayBufferSamples, gamma: float, horizon: int) -> None:
+    def see_rewards(
+        self, rewards: np.ndarray, ends: np.ndarray, discounts: float | np.ndarray, horizon: int
+    ) -> None:
         """
-        Take note of the rewards of a batch.
+        Take note of some transitions' rewards.
 
-        :param data: the batch
-        :param gamma: discount factor, where the batch has none of its own
+        :param rewards: (...)
+        :param ends: whether an episode ended with them, (...)
+        :param discounts: discount factor; of each where rewards are returns of several steps, (...)
         :param horizon: steps that an episode may have had so far: the discount of 1 has no other
         """
-        sizes = np.abs(data.rewards.cpu().numpy())
-        ends = data.dones.cpu().numpy() != 0
-        discounts = gamma if data.discounts is None else data.discounts.cpu().numpy()
+        sizes = np.abs(rewards)
         returns = sizes * horizon_of(discounts, horizon)
         self.going_on = max(self.going_on, float(returns.max(where=~ends, initial=0.0)))
         self.last = max(self.last, float(sizes.max(where=ends, initial=0.0)))

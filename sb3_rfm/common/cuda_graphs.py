@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
 from sb3_rfm.common.batches import tensors_of
+from sb3_rfm.common.device_replay import DeviceReplay, News
 from sb3_rfm.common.optimization import Info
 from sb3_rfm.common.staging import Kept, Staging
 from sb3_rfm.sampling.registry import require
@@ -23,7 +24,7 @@ WARM_UP = 3
 """Calls before the capture: they make what is made once, such as the optimizers' moments."""
 
 Work = Callable[[], Any]
-Update = Callable[[ReplayBufferSamples], Info]
+Update = Callable[[ReplayBufferSamples | News], Info]
 
 
 class Place(Protocol):
@@ -153,44 +154,59 @@ class GraphedUpdate:
     """
     An update by a :class:`Graphed`; what it reports lies in one row.
 
-    :param update: batches -> quantities to log, of one shape
+    :param update: batches, or :class:`News` of replay buffers -> quantities to log, of one shape
+    :param replay: those buffers on the device
     :param options: of :class:`Graphed`
     """
 
-    def __init__(self, update: Callable[..., Info], **options: Any) -> None:
-        self.update, self.keys = update, list[str]()
+    def __init__(self, update: Callable[..., Info], replay: DeviceReplay, **options: Any) -> None:
+        self.update, self.replay, self.keys = update, replay, list[str]()
         self.graph = Graphed(self._row, **options)
 
-    def _row(self, *batches: ReplayBufferSamples) -> Tensor:
+    def _row(self, *batches: ReplayBufferSamples | News) -> Tensor:
         info = self.update(*batches)
         self.keys = list(info)
         return th.stack([value.detach() for value in info.values()])
 
-    def __call__(self, *batches: ReplayBufferSamples) -> Info:
+    def __call__(self, *batches: ReplayBufferSamples | News) -> Info:
         """
         One update.
 
         :param batches: one, or one of each member of a population
         :return: quantities to log
         """
+        if isinstance(batches[0], News):
+            self.replay.catch_up(len(batches[0].places))
         row = self.graph(*batches)
         return dict(zip(self.keys, row.unbind(), strict=True))
 
 
+def graphed_act(act: Callable[..., Tensor], device: th.device, gives_way: bool) -> Graphed:
+    """
+    Acting, to be captured; observations and noise are sent there from the host.
+
+    :param act: observations and noise -> actions
+    :param device: of the networks
+    :param gives_way: see :class:`Graphed`
+    :return: the same, as a graph
+    """
+    return Graphed(act, place=partial(Staging, device=device), gives_way=gives_way)
+
+
 def graphed_updates(
-    updates: Mapping[bool, Callable[..., Info]], device: th.device, gives_way: bool
+    updates: Mapping[bool, Callable[..., Info]], replay: DeviceReplay, gives_way: bool
 ) -> dict[bool, Callable[..., Info]]:
     """
     Updates without and with the actor's, each to be captured; batches are sent there from the host.
 
     :param updates: by whether they are the actor's too
-    :param device: of the networks
+    :param replay: the replay buffers on the device of the networks
     :param gives_way: see :class:`Graphed`
     :return: the same, as graphs
     """
-    place = partial(Staging, device=device)
+    place = partial(Staging, device=replay.device)
     return {
-        with_actor: GraphedUpdate(update, place=place, gives_way=gives_way)
+        with_actor: GraphedUpdate(update, replay, place=place, gives_way=gives_way)
         for with_actor, update in updates.items()
     }
 

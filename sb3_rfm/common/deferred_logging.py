@@ -6,7 +6,6 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critic_watch import CriticWatch
@@ -63,10 +62,6 @@ class DeferredLogging(Observing):
         buffer = self.replay_buffer
         stored = buffer.size() if isinstance(buffer, ReplayBuffer) else 0
         return max(self.num_timesteps // self.n_envs, stored, 1)
-
-    def _see_rewards(self, data: ReplayBufferSamples) -> None:
-        """Take note of what a batch's rewards allow the critics to say."""
-        self.critic_watch.see_rewards(data, self.gamma, self._horizon())
 
     def _check_critics(self, values: dict[str, list[float]]) -> None:
         """

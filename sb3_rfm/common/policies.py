@@ -1,5 +1,7 @@
 """One policy for every algorithm: the actor, the critic and the target critic, with optimizers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch as th
@@ -17,6 +19,7 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
 from sb3_rfm.common.actor import FlowActor
+from sb3_rfm.common.batches import HOST
 from sb3_rfm.common.behaviour import BehaviourValue
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critics import Critic, CriticOptions
@@ -59,6 +62,7 @@ class FlowPolicy(BasePolicy):
     critic: Critic
     critic_target: Critic
     behaviour: BehaviourValue | None
+    _told: list[nn.Module] | None = None
     default_features_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
 
     def __init__(
@@ -231,6 +235,13 @@ class FlowPolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self(observation, deterministic)
 
+    @property
+    def device(self) -> th.device:
+        """Where observations are sent: acting by CUDA graphs takes them from the host."""
+        if "actor" in self._modules and self.actor.graphs is not None:
+            return HOST
+        return super().device
+
     def set_training_mode(self, mode: bool) -> None:
         """
         Put actor and critic in training or evaluation mode; the target critic stays in evaluation
@@ -238,8 +249,27 @@ class FlowPolicy(BasePolicy):
 
         :param mode: true for training
         """
-        self.actor.set_training_mode(mode)  # and the critic's: the actor holds it
+        if self._told is None:
+            self.actor.set_training_mode(mode)  # and the critic's: the actor holds it
+        for module in self._told or ():
+            module.__dict__["training"] = mode
         self.training = mode
+
+    @contextmanager
+    def keeping_modules(self) -> Iterator[None]:
+        """
+        Tell modules of a mode one by one, without looking for them anew, within a ``with`` block:
+        training changes it three times a step. Policies that hold a module which overrides
+        ``train``, or a scripted one, are told as ever.
+        """
+        told = list(self.actor.modules())
+        plain = all(type(module).train is nn.Module.train for module in told)
+        if plain and not any(isinstance(module, th.jit.ScriptModule) for module in told):
+            self._told = told
+        try:
+            yield
+        finally:
+            self._told = None
 
 
 class CnnPolicy(FlowPolicy):

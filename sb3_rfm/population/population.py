@@ -10,9 +10,10 @@ from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSample
 from torch import Tensor
 
 from sb3_rfm.common.algorithm import FlowActorCritic
-from sb3_rfm.common.batches import uploaded
+from sb3_rfm.common.batches import together, uploaded
 from sb3_rfm.common.config import Settings
-from sb3_rfm.common.cuda_graphs import Graphed, graphed_updates, may_capture
+from sb3_rfm.common.cuda_graphs import graphed_act, graphed_updates, may_capture
+from sb3_rfm.common.device_replay import DeviceReplay, News
 from sb3_rfm.common.optimization import Info, gradient_step, step
 from sb3_rfm.common.temperature import DUAL_RATE
 from sb3_rfm.common.updates import Updates
@@ -79,6 +80,7 @@ class Population(Updates):
         if self.policy.behaviour is not None:
             self.parameters["critic"] += self.policy.behaviour.parameters_to_learn()
         self.skips = first.on_nan == "skip"
+        self.replay = DeviceReplay(self.models, device)
         self._compute: dict[bool, Callable[..., Info]] = {
             with_actor: partial(self._update_all, with_actor=with_actor)
             for with_actor in (False, True)
@@ -87,10 +89,10 @@ class Population(Updates):
         optimizers = [first.actor.optimizer, first.critic.optimizer]
         if may_capture(first.cuda_graph, device, first.on_nan, optimizers):
             gives_way = first.cuda_graph == "auto"
-            self._compute = graphed_updates(self._compute, device, gives_way)
-            self._act = Graphed(self._act_all, gives_way=gives_way)
+            self._compute = graphed_updates(self._compute, self.replay, gives_way)
+            self._act = graphed_act(self._act_all, device, gives_way)
 
-    def update(self, batches: Sequence[ReplayBufferSamples], with_actor: bool) -> list[Info]:
+    def update(self, batches: Sequence[ReplayBufferSamples | News], with_actor: bool) -> list[Info]:
         """
         One update of each member.
 
@@ -111,15 +113,17 @@ class Population(Updates):
         """
         One exploring action of each member in each of its environments.
 
-        :param obs: of each, (B, ...)
-        :param noise: where its candidates start, (M, B, D)
+        :param obs: of each, on the host, (B, ...)
+        :param noise: where its candidates start, on the host, (M, B, D)
         :return: of each, in [-1, 1], (B, D)
         """
         actions = self._act(tuple(obs), tuple(noise))
         return list(actions.to("cpu").unbind())  # one wait for all
 
-    def _update_all(self, *batches: ReplayBufferSamples, with_actor: bool) -> Info:
+    def _update_all(self, *batches: Any, with_actor: bool) -> Info:
         """:meth:`Updates._update` of the members' batches, (N, B, ...)."""
+        if isinstance(batches[0], News):
+            return self._update(self.replay.batch(*batches), with_actor)
         data: ReplayBufferSamples = together(*batches)
         if self._device.type == "cuda":
             data = uploaded(data, self._device)  # a graph's are there
@@ -128,6 +132,8 @@ class Population(Updates):
     @th.no_grad()
     def _act_all(self, obs: Sequence[PyTorchObs], noise: Sequence[Tensor]) -> Tensor:
         """Actions, (N, B, D)."""
+        if self._device.type == "cuda":
+            obs, noise = uploaded((tuple(obs), tuple(noise)), self._device)
         return self.actor.act(together(*obs), th.stack(list(noise), 1), deterministic=False)
 
     def _descend(self, part: str, loss: Tensor) -> None:
@@ -140,23 +146,6 @@ class Population(Updates):
         limit = self.settings.actor_update.max_grad_norm if part == "actor" else None
         for model in self.models:
             step(getattr(model, part).optimizer, limit, self.skips)
-
-
-def together(*parts: Any) -> Any:
-    """
-    Tensors of the members in one, or dictionaries or batches of such.
-
-    :param parts: of each member, of one shape
-    :return: (N, ...)
-    """
-    first = parts[0]
-    if first is None:
-        return None
-    if isinstance(first, Tensor):
-        return th.stack(parts)
-    if isinstance(first, dict):
-        return {key: together(*(part[key] for part in parts)) for key in first}
-    return type(first)(*(together(*each) for each in zip(*parts, strict=True)))
 
 
 def check_members(models: Sequence[FlowActorCritic]) -> None:

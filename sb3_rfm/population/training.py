@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sb3_rfm.common.actor import Act
 from sb3_rfm.common.algorithm import FlowActorCritic
-from sb3_rfm.common.batches import tensors_of
+from sb3_rfm.common.batches import tensors_of, uploaded
 from sb3_rfm.common.cuda_graphs import Update
 from sb3_rfm.population.meeting import Meeting, Work
 from sb3_rfm.population.population import Population, check_members
@@ -118,7 +118,7 @@ class Joint:
         :param model: the member
         """
         updates, acts = model.updates, model._acts
-        alone = {best: partial(model.actor.act, deterministic=best) for best in (False, True)}
+        alone = {best: partial(_act_alone, model, deterministic=best) for best in (False, True)}
         self.models[member], self.updates[member] = model, updates
         self.acts[member] = alone if acts is None else acts
         joint = {key: partial(self._update, member, key) for key in (False, True)}
@@ -172,6 +172,15 @@ class Joint:
             with th.no_grad():
                 return self.acts[member][False](*request.arguments)
         return self.updates[member][request.kind == UPDATE_ALL](*request.arguments)
+
+
+def _act_alone(
+    model: FlowActorCritic, obs: PyTorchObs, noise: Tensor, deterministic: bool
+) -> Tensor:
+    """What a graph does, of observations and noise on the host."""
+    if model.device.type == "cuda":
+        obs, noise = uploaded((obs, noise), model.device)
+    return model.actor.act(obs, noise, deterministic)
 
 
 def train_population(

@@ -6,10 +6,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch as th
 from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rfm import QNE, RFMFlow
@@ -141,24 +139,17 @@ def test_rewards_are_those_that_are_sampled() -> None:
     assert model.critic_watch.last == 7
 
 
-def batch(rewards: list[float], dones: list[float], discounts: Any = None) -> ReplayBufferSamples:
-    columns = [th.tensor(part).unsqueeze(1) for part in (rewards, dones)]
-    rest = None if discounts is None else th.tensor(discounts).unsqueeze(1)
-    zero = th.zeros(len(rewards), 1)
-    return ReplayBufferSamples(zero, zero, zero, columns[1], columns[0], rest)
-
-
 def test_the_largest_return_that_rewards_allow() -> None:
     """Of equal rewards for ever; once, where they end an episode; of n-step returns the same."""
     watch = CriticWatch()
-    watch.see_rewards(batch([1.0, -2.0, 30.0], [0.0, 0.0, 1.0]), 0.9, 1000)
+    watch.see_rewards(np.array([1.0, -2.0, 30.0]), np.array([False, False, True]), 0.9, 1000)
     assert (watch.going_on, watch.last) == (pytest.approx(20.0), 30.0)
     of_three = CriticWatch()
     three = 2.0 * (1 + 0.9 + 0.81)
-    of_three.see_rewards(batch([three], [0.0], [0.9**3]), 0.9, 1000)
+    of_three.see_rewards(np.array([three]), np.array([False]), np.array([0.9**3]), 1000)
     assert of_three.going_on == pytest.approx(20.0)
     endless = CriticWatch()
-    endless.see_rewards(batch([-2.0], [0.0]), 1.0, 1000)
+    endless.see_rewards(np.array([-2.0]), np.array([False]), 1.0, 1000)
     assert endless.going_on == 2000.0
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch as th
 from environments import Bandit
+from graph_stand_in import ON_HOST, STAND_IN
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_rfm import RFMFlow
@@ -26,8 +27,8 @@ from sb3_rfm.common.cuda_graphs import (
     set_capturable,
 )
 from sb3_rfm.common.deferred_logging import READ_EVERY
+from sb3_rfm.common.device_replay import DeviceReplay
 from sb3_rfm.common.optimization import Info, make_optimizer, set_learning_rate
-from sb3_rfm.common.staging import Staging
 
 SMALL: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [16]},
@@ -40,27 +41,8 @@ SMALL: dict[str, Any] = {
 needs_gpu = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
 
 
-def record(work: Work) -> tuple[th.Tensor, Callable[[], None]]:
-    """What a graph does: nothing when it is recorded; the work, in place, at each replay."""
-    result = th.empty(0)
-
-    def replay() -> None:
-        value = work()
-        result.resize_(value.shape).copy_(value)
-
-    return result, replay
-
-
-STAND_IN: dict[str, Any] = {
-    "record": record,
-    "aside": lambda work: work(),
-    "waits": lambda work: (work(), False),
-}
-ON_HOST = partial(Staging, device=HOST, pinned_bytes=partial(th.empty, dtype=th.uint8))
-
-
 def graphed(update: Callable[[ReplayBufferSamples], Info]) -> GraphedUpdate:
-    return GraphedUpdate(update, place=ON_HOST, **STAND_IN)
+    return GraphedUpdate(update, DeviceReplay([], HOST), place=ON_HOST, **STAND_IN)
 
 
 def small(**changes: Any) -> RFMFlow:
