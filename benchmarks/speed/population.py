@@ -3,37 +3,70 @@ Seed-steps a second of populations against the number of members, beside the sam
 another and Stable-Baselines3's SAC (``speed.py --population``): cheetah-run, one thread.
 
 Each round times every size in turn; a ratio is to the models one after another in the same round.
+The first steps of each are not timed: weights are stacked then, and graphs captured.
 """
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch as th
-from common_models import make, seconds
+from common_models import WARM_UP, make
+from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_rfm import train_population
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "speed_population.csv"
 PICTURE = ROOT / "docs" / "images" / "population.png"
+UNTIMED = 20
 COLUMNS = ["device", "members", "rate", "ratio", "low", "high", "over_sac"]
+
+
+class Clock(BaseCallback):
+    """Notes when the first and the last of the timed steps are over."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps, self.times = steps, list[float]()
+
+    def _on_training_start(self) -> None:
+        self.first = self.num_timesteps + UNTIMED
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps in (self.first, self.first + self.steps):
+            self.times.append(time.perf_counter())
+        return True
+
+    def rate(self, models: list[Any]) -> float:
+        """Seed-steps a second of models that learn together; of one by itself."""
+        self.times, n = (
+            [],
+            UNTIMED + self.steps + 2,
+        )  # and an even number: members' actors keep pace
+        if len(models) == 1:
+            models[0].learn(n, callback=self, reset_num_timesteps=False)
+        else:
+            others = [None] * (len(models) - 1)
+            train_population(models, n, [self, *others], reset_num_timesteps=False)
+        first, last = self.times
+        return len(models) * self.steps / (last - first)
 
 
 def measure(sizes: list[int], rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
     """Seed-steps a second of each size, its ratio to one model after another, and to SAC."""
     sac = make("SAC", device=device)
-    models = [make("RFMFlow", device=device, seed=seed) for seed in range(max(sizes))]
+    settings = {"device": device, "learning_starts": WARM_UP}  # no updates before they are timed
+    solo, *models = [make("RFMFlow", seed=seed, **settings) for seed in range(1 + max(sizes))]
     rates: dict[int, list[float]] = {size: [] for size in sizes}
-    alone, of_sac = list[float](), list[float]()
+    alone, of_sac, clock = list[float](), list[float](), Clock(steps)
     for _ in range(rounds):
-        of_sac.append(steps / seconds(lambda: sac.learn(steps, reset_num_timesteps=False)))
-        alone.append(steps / seconds(lambda: models[0].learn(steps, reset_num_timesteps=False)))
+        of_sac.append(clock.rate([sac]))
+        alone.append(clock.rate([solo]))
         for size in sizes:
-            some = models[:size]
-            spent = seconds(lambda s=some: train_population(s, steps, reset_num_timesteps=False))
-            rates[size].append(size * steps / spent)
+            rates[size].append(clock.rate(models[:size]))
     rows = []
     for size in sizes:
         ratios = np.divide(rates[size], alone)
@@ -73,9 +106,18 @@ def draw(rows: list[dict[str, Any]]) -> None:
 
 
 def run(sizes: list[int], rounds: int, steps: int) -> None:
-    """Measure on the CPU, and on a GPU where there is one; write the CSV and the picture."""
-    devices = ["cpu", *(["cuda"] if th.cuda.is_available() else [])]
-    rows = [row for device in devices for row in measure(sizes, rounds, steps, device)]
+    """
+    Measure on a GPU where there is one, else on the CPU; write the CSV, with the other's rows of
+    before, and the picture.
+    """
+    device = "cuda" if th.cuda.is_available() else "cpu"
+    with RESULTS.open(newline="") as file:
+        rows: list[dict[str, Any]] = [
+            row for row in csv.DictReader(file) if row["device"] != device
+        ]
+    for row in rows:
+        row.update({key: float(row[key]) for key in COLUMNS if key != "device"})
+    rows += measure(sizes, rounds, steps, device)
     with RESULTS.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

@@ -1,7 +1,7 @@
 """The shell of every algorithm: Stable-Baselines3's constructor, training loop and saving."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -296,7 +296,7 @@ class FlowActorCritic(Updates, Replaying, Loading, Export, OffPolicyAlgorithm):
             return
         self.policy.set_training_mode(True)
         self._update_rates()
-        infos: list[Info] = []
+        infos: list[Mapping[str, Tensor]] = []
         for _ in range(gradient_steps):
             data = self._drawn(batch_size)
             with_actor = self._n_updates % self.settings.actor_update.every == 0
@@ -340,6 +340,7 @@ class FlowActorCritic(Updates, Replaying, Loading, Export, OffPolicyAlgorithm):
         self._replay_there, self._judged = DeviceReplay([self], self.device), (None, False)
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         graphed = may_capture(self.cuda_graph, self.device, self.on_nan, optimizers)
+        self._graphs = []
         for optimizer in optimizers:
             set_capturable(optimizer, graphed, self.device)
         self._acts = None
@@ -347,11 +348,20 @@ class FlowActorCritic(Updates, Replaying, Loading, Export, OffPolicyAlgorithm):
             self.updates = {key: self._sent(update) for key, update in self.updates.items()}
         if graphed:
             gives_way = self.cuda_graph == "auto"
-            self.updates = graphed_updates(self.updates, self._replay_there, gives_way)
-            acts = {best: partial(self.actor.act, deterministic=best) for best in (False, True)}
-            self._acts = {
-                best: graphed_act(act, self.device, gives_way) for best, act in acts.items()
+            updates = graphed_updates(self.updates, self._replay_there, gives_way)
+            acts = {
+                best: graphed_act(
+                    partial(self.actor.act, deterministic=best), self.device, gives_way
+                )
+                for best in (False, True)
             }
+            self.updates, self._acts = dict(updates), dict(acts)
+            self._graphs = [update.graph for update in updates.values()] + [*acts.values()]
+
+    def forget_graphs(self) -> None:
+        """Capture updates and acting anew: the parameters have moved in memory."""
+        for graph in self._graphs:
+            graph.forget()
 
     def _update_drawn(self, data: ReplayBufferSamples | News, with_actor: bool) -> Info:
         """An update on a batch, or on what makes one on the GPU."""
@@ -359,7 +369,7 @@ class FlowActorCritic(Updates, Replaying, Loading, Export, OffPolicyAlgorithm):
             data = self._replay_there.batch(data)
         return self._update(data, with_actor)
 
-    def _sent(self, update: Callable[[ReplayBufferSamples], Info]) -> Callable[..., Info]:
+    def _sent(self, update: Update) -> Update:
         """An update of batches on the host."""
         return lambda data: update(uploaded(data, self.device))
 
@@ -440,6 +450,7 @@ class FlowActorCritic(Updates, Replaying, Loading, Export, OffPolicyAlgorithm):
             "temperature_optimizer",
             "_unread",
             "_replay_there",
+            "_graphs",
             "_judged",
         ]
         return [*super()._excluded_save_params(), *aliases]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sb3_rfm.common.batches import tensors_of
 from sb3_rfm.common.device_replay import DeviceReplay, News
-from sb3_rfm.common.optimization import Info
+from sb3_rfm.common.optimization import Report
 from sb3_rfm.common.staging import Kept, Staging
 from sb3_rfm.sampling.registry import require
 
@@ -24,7 +24,8 @@ WARM_UP = 3
 """Calls before the capture: they make what is made once, such as the optimizers' moments."""
 
 Work = Callable[[], Any]
-Update = Callable[[ReplayBufferSamples | News], Info]
+Update = Callable[..., Mapping[str, Tensor]]
+"""Batches, or :class:`News` of replay buffers, one of each member -> what is reported."""
 
 
 class Place(Protocol):
@@ -115,6 +116,10 @@ class Graphed:
         self.n_calls, self.shapes = 0, [th.Size()]
         self.captured, self.gave_way = False, False
 
+    def forget(self) -> None:
+        """Compute as it stands again and capture anew: parameters have moved."""
+        self.shapes = [th.Size()]
+
     def __call__(self, *arguments: Any) -> Tensor:
         """
         One call.
@@ -159,16 +164,16 @@ class GraphedUpdate:
     :param options: of :class:`Graphed`
     """
 
-    def __init__(self, update: Callable[..., Info], replay: DeviceReplay, **options: Any) -> None:
-        self.update, self.replay, self.keys = update, replay, list[str]()
+    def __init__(self, update: Update, replay: DeviceReplay, **options: Any) -> None:
+        self.update, self.replay = update, replay
         self.graph = Graphed(self._row, **options)
 
     def _row(self, *batches: ReplayBufferSamples | News) -> Tensor:
-        info = self.update(*batches)
-        self.keys = list(info)
-        return th.stack([value.detach() for value in info.values()])
+        report = Report.of(self.update(*batches))
+        self.names = report.names
+        return report.row
 
-    def __call__(self, *batches: ReplayBufferSamples | News) -> Info:
+    def __call__(self, *batches: ReplayBufferSamples | News) -> Report:
         """
         One update.
 
@@ -178,7 +183,7 @@ class GraphedUpdate:
         if isinstance(batches[0], News):
             self.replay.catch_up(len(batches[0].places))
         row = self.graph(*batches)
-        return dict(zip(self.keys, row.unbind(), strict=True))
+        return Report(self.names, row)
 
 
 def graphed_act(act: Callable[..., Tensor], device: th.device, gives_way: bool) -> Graphed:
@@ -194,8 +199,8 @@ def graphed_act(act: Callable[..., Tensor], device: th.device, gives_way: bool) 
 
 
 def graphed_updates(
-    updates: Mapping[bool, Callable[..., Info]], replay: DeviceReplay, gives_way: bool
-) -> dict[bool, Callable[..., Info]]:
+    updates: Mapping[bool, Update], replay: DeviceReplay, gives_way: bool
+) -> dict[bool, GraphedUpdate]:
     """
     Updates without and with the actor's, each to be captured; batches are sent there from the host.
 

@@ -2,15 +2,17 @@
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
+from torch import Tensor
 
 from sb3_rfm.common.config import Settings
 from sb3_rfm.common.critic_watch import CriticWatch
 from sb3_rfm.common.observing import Observing
-from sb3_rfm.common.optimization import Info
+from sb3_rfm.common.optimization import Report
 
 READ_EVERY = 100
 """Updates between two readings on a GPU, each of which waits for all the work before it."""
@@ -28,9 +30,9 @@ class DeferredLogging(Observing):
     actor: Any
     critic: Any
     critic_watch: CriticWatch
-    _unread: list[Info]
+    _unread: list[Mapping[str, Tensor]]
 
-    def _record(self, infos: list[Info]) -> None:
+    def _record(self, infos: Sequence[Mapping[str, Tensor]]) -> None:
         """
         Keep what updates report, and read it where that costs nothing or is due.
 
@@ -43,12 +45,12 @@ class DeferredLogging(Observing):
 
     def _read(self) -> None:
         """Record the mean of each quantity over the updates that had it."""
-        infos, self._unread = self._unread, []
-        pairs = [pair for info in infos for pair in info.items()]
-        read = th.stack([value for _, value in pairs]).tolist() if pairs else []  # one wait
+        reports, self._unread = [Report.of(info) for info in self._unread if info], []
+        names = [name for report in reports for name in report]
+        read = th.cat([report.row for report in reports]).tolist() if reports else []  # one wait
         values: dict[str, list[float]] = {}
-        for (key, _), number in zip(pairs, read, strict=True):
-            values.setdefault(key, []).append(number)
+        for name, number in zip(names, read, strict=True):
+            values.setdefault(name, []).append(number)
         for key in sorted(values):
             value = sum(values[key]) / len(values[key])
             self._check_update(key, value)

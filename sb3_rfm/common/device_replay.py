@@ -89,11 +89,13 @@ def newest(buffer: ReplayBuffer, n_rows: int, batch_size: int) -> News:
     :param batch_size: B
     :return: views and copies on the host
     """
-    places = np.arange(buffer.pos - n_rows, buffer.pos) % buffer.buffer_size
+    first = buffer.pos - n_rows
+    places = np.arange(first, buffer.pos) % buffer.buffer_size
+    rows: Any = slice(first, buffer.pos) if first >= 0 else places
     starts = np.random.randint(0, buffer.size(), size=batch_size)  # noqa: NPY002  (SB3's draws)
     envs = np.random.randint(0, buffer.n_envs, size=batch_size)  # noqa: NPY002
-    rows = [getattr(buffer, name)[places] for name in COLUMNS]
-    return News(*map(th.from_numpy, (*rows, places, starts, envs)))
+    newest_rows = [getattr(buffer, name)[rows] for name in COLUMNS]
+    return News(*map(th.from_numpy, (*newest_rows, places, starts, envs)))
 
 
 class Stores(Protocol):

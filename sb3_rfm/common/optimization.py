@@ -1,6 +1,6 @@
 """Optimizers and averaged networks, and a step of each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch as th
@@ -12,6 +12,40 @@ import_triton()  # an environment that is made later may load a graphics driver
 
 Info = dict[str, Tensor]
 """What a loss or an update reports, by the names it is logged under."""
+
+
+class Report(Mapping[str, Tensor]):
+    """
+    What an update reports, in one row.
+
+    :param names: of the quantities
+    :param row: each of them, (K, ...)
+    """
+
+    def __init__(self, names: Sequence[str], row: Tensor) -> None:
+        self.names, self.row = names, row
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.row[self.names.index(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def of(cls, info: Mapping[str, Tensor]) -> "Report":
+        """
+        :param info: quantities of one shape
+        :return: the same in one row
+        """
+        if isinstance(info, Report):
+            return info
+        return cls(list(info), th.stack([value.detach() for value in info.values()]))
+
 
 IMPLEMENTATIONS = {"foreach", "fused", "capturable", "differentiable"}
 """Arguments of PyTorch's optimizers that choose how a step is computed."""

@@ -251,8 +251,9 @@ class FlowPolicy(BasePolicy):
         """
         if self._told is None:
             self.actor.set_training_mode(mode)  # and the critic's: the actor holds it
-        for module in self._told or ():
-            module.__dict__["training"] = mode
+        elif mode != self.training:
+            for module in self._told:
+                module.__dict__["training"] = mode
         self.training = mode
 
     @contextmanager
@@ -262,6 +263,7 @@ class FlowPolicy(BasePolicy):
         training changes it three times a step. Policies that hold a module which overrides
         ``train``, or a scripted one, are told as ever.
         """
+        self.set_training_mode(self.training)
         told = list(self.actor.modules())
         plain = all(type(module).train is nn.Module.train for module in told)
         if plain and not any(isinstance(module, th.jit.ScriptModule) for module in told):

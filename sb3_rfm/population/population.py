@@ -1,6 +1,6 @@
 """A population: models of one kind whose updates and exploring actions are computed together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,9 +12,9 @@ from torch import Tensor
 from sb3_rfm.common.algorithm import FlowActorCritic
 from sb3_rfm.common.batches import together, uploaded
 from sb3_rfm.common.config import Settings
-from sb3_rfm.common.cuda_graphs import graphed_act, graphed_updates, may_capture
+from sb3_rfm.common.cuda_graphs import Update, graphed_act, graphed_updates, may_capture
 from sb3_rfm.common.device_replay import DeviceReplay, News
-from sb3_rfm.common.optimization import Info, gradient_step, step
+from sb3_rfm.common.optimization import Info, Report, gradient_step, step
 from sb3_rfm.common.temperature import DUAL_RATE
 from sb3_rfm.common.updates import Updates
 from sb3_rfm.population.stacking import stack_policies
@@ -79,20 +79,31 @@ class Population(Updates):
         }
         if self.policy.behaviour is not None:
             self.parameters["critic"] += self.policy.behaviour.parameters_to_learn()
+        gradients = {
+            parameter: gradient
+            for shared in self._parameters
+            for parameter, gradient in zip(shared.own, shared.gradients, strict=True)
+        }
+        optimizers = [part.optimizer for model in models for part in (model.actor, model.critic)]
+        firsts = [optimizer.param_groups[0]["params"][0] for optimizer in optimizers]
+        self._looked_at = [(parameter, gradients[parameter]) for parameter in firsts]
         self.skips = first.on_nan == "skip"
         self.replay = DeviceReplay(self.models, device)
-        self._compute: dict[bool, Callable[..., Info]] = {
+        self._compute: Mapping[bool, Update] = {
             with_actor: partial(self._update_all, with_actor=with_actor)
             for with_actor in (False, True)
         }
         self._act: Callable[[Any, Any], Tensor] = self._act_all
-        optimizers = [first.actor.optimizer, first.critic.optimizer]
+        for model in models:
+            model.forget_graphs()
         if may_capture(first.cuda_graph, device, first.on_nan, optimizers):
             gives_way = first.cuda_graph == "auto"
             self._compute = graphed_updates(self._compute, self.replay, gives_way)
             self._act = graphed_act(self._act_all, device, gives_way)
 
-    def update(self, batches: Sequence[ReplayBufferSamples | News], with_actor: bool) -> list[Info]:
+    def update(
+        self, batches: Sequence[ReplayBufferSamples | News], with_actor: bool
+    ) -> list[Report]:
         """
         One update of each member.
 
@@ -100,14 +111,11 @@ class Population(Updates):
         :param with_actor: whether it is the actors' too
         :return: quantities to log of each
         """
-        if any(
-            p.grad is not g for each in self._parameters for p, g in zip(*each[1:], strict=True)
-        ):
+        if any(parameter.grad is not gradient for parameter, gradient in self._looked_at):
             for each in self._parameters:  # a member has updated itself meanwhile
                 each.link()
-        info = self._compute[with_actor](*batches)
-        rows = {key: value.unbind() for key, value in info.items()}
-        return [{key: row[i] for key, row in rows.items()} for i in range(len(self.models))]
+        report = Report.of(self._compute[with_actor](*batches))
+        return [Report(report.names, row) for row in report.row.unbind(1)]
 
     def act(self, obs: Sequence[PyTorchObs], noise: Sequence[Tensor]) -> list[Tensor]:
         """

@@ -28,7 +28,8 @@ from sb3_rfm.common.cuda_graphs import (
 )
 from sb3_rfm.common.deferred_logging import READ_EVERY
 from sb3_rfm.common.device_replay import DeviceReplay
-from sb3_rfm.common.optimization import Info, make_optimizer, set_learning_rate
+from sb3_rfm.common.optimization import Info, Report, make_optimizer, set_learning_rate
+from sb3_rfm.population.population import Population
 
 SMALL: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [16]},
@@ -70,6 +71,37 @@ def test_each_batch_gives_its_own_results() -> None:
     assert len(kept) == 5  # they lie in one place
     assert float(one(batch(1.0, n=7))["sum"]) == 7 * 15  # another size: as it stands again
     assert len(seen[-1].rewards) == 7
+
+
+def test_it_captures_anew_what_has_moved() -> None:
+    weight = th.tensor(2.0)
+    one, x = Graphed(lambda x: weight * x, **STAND_IN), th.ones(1)
+    for _ in range(WARM_UP + 1):
+        assert one(x) == 2
+    assert one.captured
+    one.forget()
+    assert one(x) == 2
+    assert not one.captured
+    for _ in range(WARM_UP):
+        one(x)
+    assert one.captured
+
+
+def test_stacking_has_graphs_captured_anew() -> None:
+    models = [small(seed=seed) for seed in range(2)]
+    graphs = [Graphed(lambda x: 2 * x, **STAND_IN) for _ in models]
+    for model, graph in zip(models, graphs, strict=True):
+        model._graphs = [graph]
+        graph(th.ones(1))
+    Population(models)
+    assert all(graph.shapes == [th.Size()] for graph in graphs)
+
+
+def test_what_is_reported_is_a_mapping() -> None:
+    report = Report.of({"a": th.tensor(1.0), "b": th.tensor(2.0)})
+    assert dict(report) == {"a": 1.0, "b": 2.0}
+    assert (len(report), report["b"], report.get("c")) == (2, 2.0, None)
+    assert Report.of(report) is report
 
 
 def test_training_is_the_same() -> None:

@@ -188,7 +188,9 @@ def test_the_watch_sees_all_rewards() -> None:
     one = replay_there(model())
     one.learn(30)
     buffer, seen = one.replay_buffer, one.critic_watch.last
-    buffer.rewards[:] *= 100
+    buffer.rewards[:20] *= 100
+    one.learn(2, reset_num_timesteps=False)
+    assert one.critic_watch.last < 10 * seen
     one._n_seen = -1  # as with a buffer that was loaded
     one.learn(1, reset_num_timesteps=False)
     assert one.critic_watch.last > 10 * seen > 0

@@ -222,3 +222,31 @@ def test_trains_on_a_gpu(cuda_graph: bool) -> None:
         assert all(value.isfinite().all() for value in model.policy.state_dict().values())
         action, _ = model.predict(np.zeros((1, 3), np.float32), deterministic=True)
         assert np.isfinite(action).all()
+
+
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
+def test_graphs_of_before_are_captured_anew_on_a_gpu() -> None:
+    """The weights have moved: graphs that were captured before would read what lay there."""
+    models = members(device="cuda")
+    obs = np.full((4, 3), 0.1, np.float32)
+
+    def same(model: RFMFlow) -> None:
+        with th.no_grad():
+            expected = model.policy.predict(obs, deterministic=True)[0]
+        for _ in range(5):
+            np.testing.assert_allclose(
+                model.predict(obs, deterministic=True)[0], expected, atol=1e-5
+            )
+
+    for model in models:
+        model.learn(40)
+        same(model)
+    train_population(models, 40, reset_num_timesteps=False)
+    for model in models:
+        same(model)
+        model.learn(20, reset_num_timesteps=False)
+        same(model)
+        assert model._judged == (model.replay_buffer, True)
+    train_population(models[:2], 40, reset_num_timesteps=False)
+    for model in models:
+        same(model)
