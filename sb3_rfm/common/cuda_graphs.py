@@ -5,8 +5,10 @@ thousand.
 They can be captured because they ask for no value of a tensor (``tests/common/test_devices.py``).
 """
 
+import gc
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -45,9 +47,25 @@ def record(work: Work) -> tuple[Tensor, Callable[[], None]]:
     :return: its result, and what computes it anew, in place
     """
     graph = th.cuda.CUDAGraph()
-    with th.cuda.graph(graph):
+    with nothing_collected(), th.cuda.graph(graph):
         result = work()
     return result, graph.replay
+
+
+@contextmanager
+def nothing_collected() -> Iterator[None]:
+    """
+    Have Python's garbage collected before a ``with`` block and not within it: a graph that is freed
+    while another one is captured breaks the capture.
+    """
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def waits(work: Work) -> tuple[Tensor, bool]:

@@ -3,6 +3,7 @@ Updates captured as CUDA graphs. Without a GPU a stand-in records what is to be 
 anew at each replay, in place: what is around a graph is tested so, the graph itself on a GPU.
 """
 
+import gc
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,7 @@ from sb3_rfm.common.cuda_graphs import (
     GraphedUpdate,
     Work,
     may_capture,
+    nothing_collected,
     set_capturable,
 )
 from sb3_rfm.common.deferred_logging import READ_EVERY
@@ -85,6 +87,37 @@ def test_it_captures_anew_what_has_moved() -> None:
     for _ in range(WARM_UP):
         one(x)
     assert one.captured
+
+
+class Cycle:
+    """Freed by the garbage collector alone."""
+
+    freed = 0
+
+    def __init__(self) -> None:
+        self.own = self
+
+    def __del__(self) -> None:
+        Cycle.freed += 1
+
+
+def test_nothing_is_freed_within_a_capture() -> None:
+    Cycle()
+    before = Cycle.freed
+    assert gc.isenabled()
+    with nothing_collected():
+        assert Cycle.freed == before + 1
+        for _ in range(10_000):  # the collector would begin several times
+            Cycle()
+        assert Cycle.freed == before + 1
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with nothing_collected():
+            pass
+        assert not gc.isenabled()  # as it was
+    finally:
+        gc.enable()
 
 
 def test_stacking_has_graphs_captured_anew() -> None:
