@@ -25,6 +25,7 @@ from sb3_rfm.common.temperature import Temperature, gaussian_entropy
 from sb3_rfm.sampling.estimators.posteriors import LogDensity, Posterior
 from sb3_rfm.sampling.interpolants import Coefficients
 from sb3_rfm.sampling.parametrizations import EndPoints
+from sb3_rfm.utils.preload import load_jvp_rules
 
 SMALLEST_VALUE = 1e-8
 """The least that values are divided by."""
@@ -133,6 +134,7 @@ def mean_velocity(
     :param marginal: v, the velocity at ``x_t``, or an unbiased estimate of it, (N, B, D)
     :return: (N, B, D), without a graph
     """
+    load_jvp_rules()
     change: Tensor = th.func.jvp(
         lambda x, time: velocity.predict(x, time, later),
         (x_t, t),
