@@ -15,10 +15,7 @@ class FPMD(DPMD):
     velocity is ``E[a] - x_0``, so that it lands on the mean action, and is off by the policy's
     spread, which mirror descent shrinks.
 
-    Where it differs from the paper: the regression's action is a draw of the present policy instead
-    of the best of 32 that the critics' target was made of; values are normalised over the batch
-    instead of by running statistics, weights by their mean; the temperature starts at .1, not at 5,
-    at which all weigh alike for longer than runs here last; flows start from full noise.
+    Where it differs from the paper: as DPMD does; flows start from full noise.
 
     Arguments: see :class:`sb3_rfm.common.algorithm.FlowActorCritic`.
     """

@@ -28,7 +28,10 @@ class ORWCFM(FPMD):
         {
             "flow": {"steps": 10, "evaluation_steps": 10},
             "candidates": {"n": 1, "train": 8, "noise": 0.0},
-            "actor_update": {"objective": Exponential(5.0, baseline=True), "reference": 1.0},
+            "actor_update": {
+                "objective": Exponential(5.0, best=False, baseline=True),
+                "reference": 1.0,
+            },
             "temperature": 1.0,
         }
     )

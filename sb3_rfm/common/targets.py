@@ -152,17 +152,19 @@ class WeightedActions(Objective, ABC):
 @dataclass(frozen=True)
 class Exponential(WeightedActions):
     """
-    The policy's own draw, weighted by ``exp(clip(z, ±limit) / temperature)``, ``z`` its normalised
-    value: mirror descent (DPMD, Ma et al. 2025).
+    The policy's best candidate, weighted by ``exp(clip(z, ±limit) / temperature)``, ``z`` its
+    normalised value: mirror descent (DPMD, Ma et al. 2025).
 
     Values are normalised by mean and deviation over the batch, weights by their mean.
 
     :param limit: largest normalised value
+    :param best: whether it is the best of the candidates, as released code has it, or one draw
     :param baseline: whether it is a state's advantage, over the mean of its other candidates, that
         is normalised: without, states of large values weigh more, whatever the action
     """
 
     limit: float = 3.0
+    best: bool = True
     baseline: bool = False
 
     depends_on_scale = False  # not annotated: a constant of the class, not a field of the dataclass
@@ -171,12 +173,15 @@ class Exponential(WeightedActions):
         require_float("limit", self.limit, 0.0)
 
     def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
-        q = batch.q[:1]
+        x_1, q = batch.x_1[:1], batch.q[:1]
+        if self.best:
+            x_1 = gather_selected(batch.x_1, batch.q.argmax(0)).unsqueeze(0)
+            q = batch.q.amax(0, keepdim=True)
         if self.baseline:
             q = q - batch.q[1:].mean(0, keepdim=True)
         z = (q - q.mean(-1, True)) / q.std(-1, correction=0, keepdim=True).clamp_min(1e-6)
         log_weight = z.clamp(-self.limit, self.limit) / batch.temperature
-        return batch.x_1[:1], th.softmax(log_weight, -1) * log_weight.shape[-1]
+        return x_1, th.softmax(log_weight, -1) * log_weight.shape[-1]
 
 
 @dataclass(frozen=True)

@@ -183,16 +183,17 @@ def test_qvpo_weights_the_best_action_by_its_advantage() -> None:
     assert uniform.std() == pytest.approx(3**-0.5, abs=0.03)
 
 
-def test_dpmd_weights_the_policys_own_actions() -> None:
+def test_dpmd_weights_the_policys_best_actions() -> None:
     one = model(DPMD, candidates={"n": 4}, temperature=0.5)
     obs, batch, problem, posterior = regressed(one)
     assert posterior is None
-    q = values(one.critic, obs, batch.x_1[0].clamp(-1, 1)).amin(0)
+    every = th.stack([values(one.critic, obs, x.clamp(-1, 1)).amin(0) for x in batch.x_1])
+    q, best = every.max(0)
     z = ((q - q.mean()) / q.std(correction=0)).clamp(-3, 3)
     expected = (z / 0.5).exp()
     weights = problem.scale[0, :, 0].square()
     th.testing.assert_close(weights, expected / expected.mean(), rtol=1e-3, atol=1e-3)
-    target = own_noise(one, problem, batch.x_1[:1])
+    target = own_noise(one, problem, batch.x_1.take_along_dim(best.view(1, -1, 1), 0))
     th.testing.assert_close(problem.target, target, rtol=1e-2, atol=1e-2)
 
 

@@ -96,9 +96,21 @@ def test_mirror_descent_tilts_a_normal_law_by_its_variance() -> None:
     actions = 0.2 + 0.1 * th.randn(1, 200_000, 1)
     blank = batch_of(model(DPMD, candidates={"n": 2}))
     batch = replace(blank, x_1=actions, q=7 * actions[..., 0], temperature=th.tensor(2.0))
-    points, weights = Exponential(10.0)(batch)
+    points, weights = Exponential(10.0, best=False)(batch)
     tilted = (weights[..., None] * points).mean()
     assert tilted == pytest.approx(0.2 + 0.1 / 2.0, abs=2e-3)
+
+
+def test_mirror_descent_moves_to_the_best_candidates() -> None:
+    """The mean of the best of M normal draws, where all states weigh alike."""
+    th.manual_seed(3)
+    actions = 0.2 + 0.1 * th.randn(8, 100_000, 1)
+    blank = batch_of(model(DPMD, candidates={"n": 2}))
+    batch = replace(blank, x_1=actions, q=actions[..., 0], temperature=th.tensor(1e6))
+    points, weights = Exponential()(batch)
+    assert th.equal(points[0], actions.amax(0))
+    th.testing.assert_close(weights, th.ones_like(weights), atol=1e-4, rtol=0)
+    assert points.mean() == pytest.approx(0.2 + 0.1 * 1.4236, abs=2e-3)  # of eight
 
 
 def test_a_baseline_takes_the_states_value_out_of_the_weights() -> None:
@@ -108,7 +120,9 @@ def test_a_baseline_takes_the_states_value_out_of_the_weights() -> None:
     batch = replace(
         blank, x_1=th.zeros(9, 500, 1), q=of_state + advantage, temperature=th.tensor(1.0)
     )
-    weights = {b: Exponential(5.0, baseline=b)(batch)[1][0].log() for b in (False, True)}
+    weights = {
+        b: Exponential(5.0, best=False, baseline=b)(batch)[1][0].log() for b in (False, True)
+    }
     own = advantage[0] - advantage[1:].mean(0)
     assert th.corrcoef(th.stack([weights[True], own]))[0, 1] > 0.99
     assert abs(th.corrcoef(th.stack([weights[False], own]))[0, 1]) < 0.2
