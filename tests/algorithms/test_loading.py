@@ -45,7 +45,8 @@ def test_steps_and_discount_reach_the_buffer(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = Bandit(length=9)
-        loaded = algorithm.load(tmp_path / "model", env=env, n_steps=given, gamma=0.5)
+        settings = {"n_steps": given, "gamma": 0.5}
+        loaded = algorithm.load(tmp_path / "model", env=env, device="cpu", **settings)
     for load in (False, True):
         if load:
             loaded.load_replay_buffer(tmp_path / "buffer")
@@ -205,7 +206,7 @@ def test_a_file_without_the_values_apart_loads(tmp_path: Path) -> None:
     model = small(estimator={"n_particles": 6})
     names = [*vars(model.settings), "critic_watch", "_saved_by", "_blind"]
     model.save(tmp_path / "model", exclude=names)
-    loaded = RFMFlow.load(tmp_path / "model")
+    loaded = RFMFlow.load(tmp_path / "model", device="cpu")
     assert loaded.settings == model.settings
     pairs = zip(model.policy.parameters(), loaded.policy.parameters(), strict=True)
     assert all(th.equal(a, b) for a, b in pairs)
