@@ -8,6 +8,7 @@ on that very action, weighted by its value.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch as th
 from torch import Tensor
@@ -158,19 +159,23 @@ class Exponential(WeightedActions):
     Values are normalised by mean and deviation over the batch, weights by their mean.
 
     :param limit: largest normalised value
-    :param best: whether it is the best of the candidates, as released code has it, or one draw
     :param baseline: whether it is a state's advantage, over the mean of its other candidates, that
         is normalised: without, states of large values weigh more, whatever the action
+    :param best: whether it is the best of the candidates, as released code has it, or one draw
     """
 
     limit: float = 3.0
-    best: bool = True
     baseline: bool = False
+    best: bool = True
 
     depends_on_scale = False  # not annotated: a constant of the class, not a field of the dataclass
 
     def __post_init__(self) -> None:
         require_float("limit", self.limit, 0.0)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on with one draw where it was saved before there was a choice."""
+        self.__dict__.update({"best": False, **state})
 
     def __call__(self, batch: ActorBatch) -> tuple[Tensor, Tensor]:
         x_1, q = batch.x_1[:1], batch.q[:1]

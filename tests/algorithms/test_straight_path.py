@@ -1,5 +1,6 @@
 """Rows on the straight path: noise expectation, mirror descent, rewards near a reference."""
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_mirror_descent_moves_to_the_best_candidates() -> None:
     assert th.equal(points[0], actions.amax(0))
     th.testing.assert_close(weights, th.ones_like(weights), atol=1e-4, rtol=0)
     assert points.mean() == pytest.approx(0.2 + 0.1 * 1.4236, abs=2e-3)  # of eight
+
+
+def test_what_was_saved_before_goes_on_with_one_draw() -> None:
+    before = Exponential(5.0, baseline=True)
+    del before.__dict__["best"]
+    loaded = pickle.loads(pickle.dumps(before))
+    assert loaded == Exponential(5.0, baseline=True, best=False)
+    for rule in (Exponential(), Exponential(best=False)):
+        assert pickle.loads(pickle.dumps(rule)) == rule
 
 
 def test_a_baseline_takes_the_states_value_out_of_the_weights() -> None:
